@@ -8,12 +8,14 @@ script without a guard, and they keep the server's standard streams and session.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,14 @@ from typing import Any
 from fnostab.errors import LaunchError
 from fnostab.launch.calls import answer_call
 
+PR_SET_PDEATHSIG = 1  # of prctl(2): the signal that a process gets when its parent ends
 LAUNCHER = 0  # stdin is the socket for requests and answers
 
 
 def become_a_trial() -> list[Path]:
     """Fork for every request; return only in the forks for trials, as if each had been started for its trial.
 
-    The server ends when its launcher is gone. Its forks continue: each leads a session.
+    The server ends when its launcher is gone. Forks for trials continue: each leads a session; those for calls end.
 
     Returns:
         The trial.json files to train.
@@ -119,7 +122,14 @@ def _start_anew(request: Mapping[str, Any], handlers: Mapping[signal.Signals, An
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if "call" in request:
-        answer_call(Path(request["call"]))
-        sys.stdout.flush()
-        os._exit(0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody waits for the answer then
+        status = 0
+        try:
+            answer_call(Path(request["call"]))
+        except BaseException:  # the command line would hide some
+            traceback.print_exc()
+            status = 1
+        with contextlib.suppress(Exception):  # the function may have closed it
+            sys.stdout.flush()
+        os._exit(status)
     return [Path(file) for file in files]

@@ -109,16 +109,16 @@ class LocalLauncher:
     def call(self, place: str, given: Mapping[str, Any], resources: Resources) -> Any:
         """Call a function in another process: a fork where trials are forked, else a new one; see `call_with`."""
 
-        def fork(folder: Path, log: IO[bytes]) -> int | None:
+        def fork(folder: Path, log: IO[bytes]) -> int:
             process = self._fork_server(self._environment(resources), resources.preloads).call(folder, Path(log.name))
             try:
                 status = process.wait()
             except BaseException:
                 process.kill()
                 raise
-            if not process.was_refused:
+            if status is not None:
                 return status
-            self._forks = False
+            self._forks = False  # the server refused to fork, or was killed and the fork with it
             return new_process(folder, log)
 
         return call_with(fork if self._forks and resources.preloads else new_process, place, given)
@@ -126,7 +126,8 @@ class LocalLauncher:
     def import_ahead(self, resources: Resources) -> None:
         """Start the imports of trials and calls, while this process does something else."""
         if self._forks and resources.preloads:
-            self._fork_server(self._environment(resources), resources.preloads)
+            with contextlib.suppress(OSError):  # the first call will say it
+                self._fork_server(self._environment(resources), resources.preloads)
 
     def submit(self, trials: Sequence[TrialProgress]) -> None:
         """Start trials in one process, or adopt those already running.

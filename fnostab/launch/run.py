@@ -83,7 +83,32 @@ class StudyRun:
         return self.recording.run_id
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that no process or temporary folder is left behind.
+
+    Signals within a second count as one request: `timeout` signals the process and then its group, and the
+    second signal would interrupt the cleanup and leave trials running.
+    """
+    asked_s = -math.inf
+
+    def interrupt(signum: int, frame: object) -> None:
+        nonlocal asked_s
+        if time.monotonic() - asked_s > ONE_REQUEST_S:
+            asked_s = time.monotonic()
+            raise KeyboardInterrupt
+
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @settled()
+@_terminable()
 def run_study(
     study: Study,
     *,
@@ -157,19 +182,18 @@ def run_study(
         _show_estimates(estimates, wanted, console)
 
     since_s = time.time()
-    with _terminable():
-        try:
-            recording.start(record, trials, folder)
-            forget_cancelling(folder)
-            title = f"{study.file.name} ({study.profile} profile)" if study.profile else study.file.name
-            _work_off(trials, launcher, recording, retries, console, title)
-        except BaseException as error:
-            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-            if unsent := recording.finish(status):
-                say(console, unsent)
-            raise
-        status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
-        unsent = recording.finish(status)
+    try:
+        recording.start(record, trials, folder)
+        forget_cancelling(folder)
+        title = f"{study.file.name} ({study.profile} profile)" if study.profile else study.file.name
+        _work_off(trials, launcher, recording, retries, console, title)
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        if unsent := recording.finish(status):
+            say(console, unsent)
+        raise
+    status = "FINISHED" if all(trial.finished for trial in trials) else "FAILED"
+    unsent = recording.finish(status)
     given_up = [trial for trial in trials if retries.gave_up(trial)]
     line = overwritten(wanted, output, since_s) if launcher.here else None
     return StudyRun(recording, experiment, folder, trials, given_up, unsent, line)
@@ -293,27 +317,3 @@ def _show_estimates(estimates: Estimates, specs: Sequence[TrialSpec], console: C
         estimates.measure()
     console.print(estimates.table())
     say(console, estimates.summary(Counter(spec.arm for spec in specs)))
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that no trial is left behind.
-
-    Signals within a second count as one request: `timeout` signals the process and then its group, and the
-    second signal would interrupt the cleanup and leave trials running.
-    """
-    asked_s = -math.inf
-
-    def interrupt(signum: int, frame: object) -> None:
-        nonlocal asked_s
-        if time.monotonic() - asked_s > ONE_REQUEST_S:
-            asked_s = time.monotonic()
-            raise KeyboardInterrupt
-
-    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -41,10 +42,21 @@ def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
     except FnostabError:
         raise
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{setting}={name} raised {one_line(error)}") from error
+        raise ModelError(f"{setting}={name} raised {one_line_in(error, name)}") from error
     if not isinstance(made, kind):
         raise ModelError(f"{setting}={name}: expected a {kind.__name__}, got {type(made).__name__}")
     return made
+
+
+def one_line_in(error: BaseException, *parts: str) -> str:
+    """Write an exception as one line, with the last place in the packages of ``parts`` that it came through."""
+    packages = {part.partition(".")[0] for part in parts}
+    places = [
+        f" at {frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] in packages
+    ]
+    return "".join([one_line(error), *places[-1:]])
 
 
 def code_hash(named: Iterable[tuple[str, str]]) -> str | None:
@@ -67,10 +79,11 @@ def _imported(setting: str, name: str) -> Any:
         module = importlib.import_module(module_name)
     except SystemExit as error:
         raise ModelError(
-            f"{setting}={name}: importing {module_name} ends the program ({one_line(error)}); {NOT_AT_IMPORT}"
+            f"{setting}={name}: importing {module_name} ends the program ({one_line_in(error, name)}); {NOT_AT_IMPORT}"
         ) from error
     except Exception as error:
-        raise ModelError(f"{setting}={name}: can't import {module_name} ({one_line(error)}); {ON_PATH}") from error
+        why = one_line_in(error, name)
+        raise ModelError(f"{setting}={name}: can't import {module_name} ({why}); {ON_PATH}") from error
     builder: Any = getattr(module, attribute, None)
     if not callable(builder):
         problem = "is not callable" if hasattr(module, attribute) else "does not exist"

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,25 @@ from fnostab.launch.local import LocalLauncher
 from fnostab.record.trial import Resources
 
 BESIDE = """
-import os
+import os, time
 def sent(values, factor):
     print("not the answer")
     return [value * factor for value in values] + [os.getpid()]
 def end(status):
     os._exit(status)
+def own():
+    from fnostab.errors import ConfigError
+    class OwnError(ConfigError): pass
+    raise OwnError("mine")
+def interrupted():
+    raise KeyboardInterrupt
+def lose_parent(flag):
+    if not os.path.exists(flag):
+        with open(flag, "w") as file:
+            print(os.getpid(), file=file)
+        os.kill(os.getppid(), 9)
+        time.sleep(60)
+    return os.getpid()
 """
 SCRIPT = """
 from fnostab.launch.calls import call_with, new_process
@@ -58,19 +72,44 @@ def test_its_own_errors_are_raised_here(call):
     assert missing.value.name == "nowhere"
 
 
-def test_a_process_that_can_not_answer_is_an_error_with_its_last_words(call, tmp_path, monkeypatch):
+def test_an_error_derived_from_one_of_ours_is_raised_as_ours(call, tmp_path, monkeypatch):
     (tmp_path / "beside.py").write_text(BESIDE)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(LaunchError, match=r"calls beside:sent ended with status 1: TypeError: .*'factor'$"):
+    with pytest.raises(ConfigError, match=r"^mine$"):
+        call("beside:own")
+
+
+def test_a_process_that_can_not_answer_is_an_error_with_its_last_words_and_its_log(call, tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with pytest.raises(LaunchError, match=r"beside:sent ended with status 1: TypeError: .*'factor'; see its log "):
         call("beside:sent", values=[1])
-    with pytest.raises(LaunchError, match="calls beside:end ended with status 7: "):
+    with pytest.raises(LaunchError, match=r"interrupted ended .*: KeyboardInterrupt; see its log ") as said:
+        call("beside:interrupted")
+    assert "beside.py" in Path(str(said.value).rpartition("see its log ")[2]).read_text()
+    with pytest.raises(LaunchError, match=r"calls beside:end ended with status 7: it left no message$"):
         call("beside:end", status=7)
+    assert {path.suffix for path in (tmp_path / "tmp").iterdir()} == {".log"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made under Linux only")
+def test_where_the_server_is_killed_its_call_ends_and_a_new_process_answers(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    flag = tmp_path / "flag"
+    fork = LocalLauncher(1, gpu=False).call("beside:lose_parent", {"flag": str(flag)}, FORKS)
+    assert fork != int(flag.read_text())
+    stat = Path(f"/proc/{flag.read_text().strip()}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"  # ended, if nobody has asked for its status
 
 
 def test_without_a_temporary_folder_it_is_said_how_to_name_one(call, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with pytest.raises(LaunchError, match=r"calls os:getcwd: No such file or directory; TMPDIR names another folder$"):
         call("os:getcwd")
+    LocalLauncher(1, gpu=False).import_ahead(FORKS)  # leaves the message to the call
 
 
 def test_where_a_server_can_not_fork_a_new_process_answers(tmp_path, monkeypatch):

@@ -7,12 +7,12 @@ amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
 import torch
 from torch import nn
 
-from fnostab.errors import ModelError, one_line
+from fnostab.errors import ModelError
 from fnostab.ptychography.models.blocks import residual_blocks
 from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
 from fnostab.ptychography.settings import ModelConfig
-from fnostab.ptychography.user_parts import is_own, make_own
+from fnostab.ptychography.user_parts import is_own, make_own, one_line_in
 
 
 def build_generator(config: ModelConfig) -> nn.Module:
@@ -49,8 +49,9 @@ def check_generator(generator: nn.Module, N: int) -> None:
     try:
         with torch.no_grad():
             patch = generator(torch.ones(shape, device=device))
-    except Exception as error:
-        raise ModelError(f"{type(generator).__name__} fails on an input of {shape}: {one_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        why = one_line_in(error, type(generator).__module__)
+        raise ModelError(f"{type(generator).__name__} fails on an input of {shape}: {why}") from error
     finally:
         for module in training:
             module.training = True
