@@ -77,8 +77,8 @@ def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def gathered(*positional: Any, experiment: str | None, named: str | None = None, **others: Any) -> None:
         if named and named.endswith((".csv", ".yaml", ".yml")):
-            what = "name the study's experiment, or give --table FILE.csv (to decide) or --runs FILE.yaml"
-            raise ConfigError(f"{named} is a file: {what}")
+            what = "name the experiment (by default the study's name), or give --runs FILE.yaml"
+            raise ConfigError(f"{named} is a file: {what}, or to `decide` --table FILE.csv")
         if named and experiment not in (None, named):
             raise ConfigError(f"two experiments are given, {named} and --experiment {experiment}: name one")
         experiment = named or experiment

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TERMS = (  # term, pattern of the text that contains it, meaning
     ("Converged", "converged", "no rule of the study found a failure; the metric says how good the result is"),
-    ("Collapsed", "collapsed", "a failure: the output became constant"),
+    ("Collapsed", "collapsed", "a failure: the output became constant, or a measure passed the study's limit for that"),
     ("Exploded", "exploded", "a failure: the loss ended far above that of a constant output, or above its own best"),
     ("Nonfinite", "nonfinite", "a failure: the loss or a gradient became NaN or infinite"),
     (

@@ -87,5 +87,5 @@ def find_black_box(path: Path) -> Path:
         if (folder / BLACK_BOX_FILE).is_file():
             return folder
     raise CheckpointError(
-        f"no black box in {path}: trials that fail keep one in artifacts/{names.BLACK_BOX}, others do not"
+        f"no black box in {path}: failed trials of the built-in task keep one in artifacts/{names.BLACK_BOX}, no others"
     )
