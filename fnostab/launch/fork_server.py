@@ -144,7 +144,7 @@ class Forked:
         self._process.say(self._number, signal=signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the fork."""
+        """Kill the fork with its child processes."""
         self._process.kill(self._number)
 
     def server_ended(self, status: int) -> None:

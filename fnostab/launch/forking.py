@@ -70,7 +70,9 @@ def become_a_trial() -> list[Path]:
             pids[fork] = pid
             _answer(fork=fork)
         elif fork in pids:  # otherwise it has ended, and its pid may be reused
-            os.kill(pids[fork], request["signal"])
+            pid, number = pids[fork], request["signal"]
+            leads = os.getpgid(pid) == pid  # not in its first moments
+            (os.killpg if leads and number == signal.SIGKILL else os.kill)(pid, number)
 
 
 def _next_request() -> dict[str, Any]:

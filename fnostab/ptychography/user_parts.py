@@ -79,7 +79,7 @@ def _imported(setting: str, name: str) -> Any:
         module = importlib.import_module(module_name)
     except SystemExit as error:
         raise ModelError(
-            f"{setting}={name}: importing {module_name} ends the program ({one_line_in(error, name)}); {NOT_AT_IMPORT}"
+            f"{setting}={name}: importing {module_name} ends the program ({one_line(error)}); {NOT_AT_IMPORT}"
         ) from error
     except Exception as error:
         why = one_line_in(error, name)

@@ -1,18 +1,23 @@
 """A function in another process: a fork, or a new one for a user's script that has no guard."""
 
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fnostab.errors import ConfigError, LaunchError
+from fnostab.launch.calls import call_with
+from fnostab.launch.fork_server import ForkServer
 from fnostab.launch.local import LocalLauncher
 from fnostab.record.trial import Resources
 
 BESIDE = """
-import os, time
+import os, subprocess, time
 def sent(values, factor):
     print("not the answer")
     return [value * factor for value in values] + [os.getpid()]
@@ -24,6 +29,12 @@ def own():
     raise OwnError("mine")
 def interrupted():
     raise KeyboardInterrupt
+def start_a_child(flag):
+    child = subprocess.Popen(["sleep", "600"])
+    with open(flag + ".making", "w") as file:
+        print(child.pid, file=file)
+    os.rename(flag + ".making", flag)
+    child.wait()
 def lose_parent(flag):
     if not os.path.exists(flag):
         with open(flag, "w") as file:
@@ -92,6 +103,26 @@ def test_a_process_that_can_not_answer_is_an_error_with_its_last_words_and_its_l
     with pytest.raises(LaunchError, match=r"calls beside:end ended with status 7: it left no message$"):
         call("beside:end", status=7)
     assert {path.suffix for path in (tmp_path / "tmp").iterdir()} == {".log"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made under Linux only")
+def test_a_fork_is_killed_with_what_it_started(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text(BESIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    flag, children = tmp_path / "flag", []
+
+    def start_and_kill(folder, log):
+        fork = ForkServer(os.environ, FORKS.preloads).call(folder, Path(log.name))
+        while not flag.exists():
+            assert fork.poll() is None
+            time.sleep(0.01)
+        children.append(psutil.Process(int(flag.read_text())))
+        fork.kill()
+        return fork.wait()
+
+    with pytest.raises(LaunchError, match="calls beside:start_a_child ended by SIGKILL"):
+        call_with(start_and_kill, "beside:start_a_child", {"flag": str(flag)})
+    assert not psutil.wait_procs(children, timeout=60)[1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are made under Linux only")

@@ -17,7 +17,7 @@ from tracking_helpers import marked
 import fnostab
 from fnostab.cli.execution import insist_on_results
 from fnostab.errors import ConfigError, JournalError, LaunchError, TrackingError
-from fnostab.launch import study_upload
+from fnostab.launch import run, study_upload
 from fnostab.launch.local import LocalLauncher
 from fnostab.launch.run import _checked
 from fnostab.record import names
@@ -87,6 +87,18 @@ def test_a_study_runs_seed_by_seed_and_a_second_start_repeats_nothing(study):
     store = open_store()
     asked = newest_study(store, find_experiment(store, "stage_a")).spec.seeds
     assert asked == {"control": (0, 1, 2, 3), "opt_fix": (0, 1, 2)}
+
+
+def test_a_request_to_end_before_the_trials_is_heeded_like_ctrl_c(study, monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("not by the study"))
+    monkeypatch.setattr(run, "_prepare", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            study.start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (heard, started(study)) == ([], [])
 
 
 def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, script):

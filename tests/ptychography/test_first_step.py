@@ -1,5 +1,7 @@
 """One step of each arm before its study: arms whose step fails are refused, with the cause, before any trial."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -61,7 +63,9 @@ def test_what_fails_is_refused_in_one_line_with_arms_and_cause(tiny_settings):
     half, broken = str(refused.value).split("; ")
     assert half.startswith("arm half can't make a training step: RuntimeError: ")
     assert "BFloat16" in half
-    assert broken == "arms broken, slower can't make a training step: ValueError: no way back"
+    said, _, line = broken.rpartition(":")
+    assert said == f"arms broken, slower can't make a training step: ValueError: no way back at {__file__}"
+    assert "raise ValueError" in Path(__file__).read_text().splitlines()[int(line) - 1]
 
 
 def test_a_schedule_is_tried_too(tiny_settings):

@@ -91,7 +91,7 @@ def test_a_file_that_is_not_there_is_refused_with_its_setting(path):
     ("name", "message"),
     [
         ("nothing", r"training\.optimizer=\S+\.nothing: expected a Optimizer, got NoneType"),
-        ("raises", r"training\.optimizer=\S+\.raises raised ValueError: not this way"),
+        ("raises", r"training\.optimizer=\S+\.raises raised ValueError: not this way at .*test_user_parts\.py:\d+$"),
         ("nowhere", "nowhere does not exist in .*; expected a class or function"),
     ],
 )

@@ -42,6 +42,11 @@ class TupleOutput(OwnNetwork):
         return (x,)
 
 
+class Exits(OwnNetwork):
+    def forward(self, amplitudes: torch.Tensor) -> torch.Tensor:
+        sys.exit(3)
+
+
 class WrongChannels(OwnNetwork):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(torch.cat([x, x], dim=1))
@@ -168,6 +173,7 @@ def test_the_check_changes_nothing() -> None:
         ("RealOutput", r"expected an output of \(2, 1, 16, 16\) complex64, got \(2, 1, 16, 16\) float32"),
         ("NoChannelAxis", r"expected an output of \(2, 1, 16, 16\) complex64, got \(2, 16, 16\) complex64"),
         ("TupleOutput", r"expected an output of .* got tuple"),
+        ("Exits", r"Exits fails on an input of \(2, 1, 16, 16\): SystemExit: 3 at .*test_generators\.py:\d+$"),
         ("WrongChannels", r"WrongChannels fails on an input of \(2, 1, 16, 16\): RuntimeError"),
     ],
 )
