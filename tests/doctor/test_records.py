@@ -9,12 +9,14 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ports import unused_port
 
 from fnostab.doctor import look, records, records_checks
 from fnostab.tracking import Store, ui_command, wait_until_ready
+from fnostab.tracking.store import health
 
 
 def findings(uri):
@@ -52,7 +54,11 @@ def test_a_server_of_another_version(server, monkeypatch):
 
 
 @pytest.mark.parametrize(("ahead_s", "state"), [(0, "ok"), (-60, "warning"), (3600, "failed")])
-def test_a_server_whose_clock_is_off(ahead_s, state):
+@pytest.mark.parametrize("answers_in_s", [0, 60])
+def test_a_server_whose_clock_is_off(ahead_s, state, answers_in_s, monkeypatch):
+    clock = iter([time.time(), time.time() + answers_in_s])
+    monkeypatch.setattr(health, "time", SimpleNamespace(time=lambda: next(clock)))
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)

@@ -42,6 +42,8 @@ def served_version(store: Store) -> str:
 def clock_offset_s(store: Store) -> float | None:
     """Seconds by which the store's clock is ahead of this machine's, accurate to about 1 s; None if unknown.
 
+    0 if it lies between the question and the answer, however long that took.
+
     Raises:
         TrackingError: the store does not answer, or a server sends no Date header.
     """
@@ -59,7 +61,7 @@ def clock_offset_s(store: Store) -> float | None:
         if now.tzinfo is None:  # MySQL gives no time zone
             return None
         there = now.timestamp()
-    return float(there) - (before + time.time()) / 2
+    return float(there - min(max(there, before), time.time()))
 
 
 def try_writing(store: Store) -> None:
