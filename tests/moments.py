@@ -1,4 +1,4 @@
-"""What befalls the process of a trial at one of its steps, however fast the machine is."""
+"""Stop or hold the process of a trial at one of its steps, however fast the machine is."""
 
 import os
 from pathlib import Path
