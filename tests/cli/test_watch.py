@@ -64,7 +64,7 @@ def test_ctrl_c_in_a_terminal_of_60_columns_leaves_at_once_and_the_study_goes_on
         while chunk := _read(ours):
             text += chunk
         assert watch.wait(60) == 0
-        assert time.monotonic() - before < 20  # a shared machine may stop this process for a while
+        assert time.monotonic() - before < 10
         written = journal.stat().st_size
         _wait_for(lambda: journal.stat().st_size > written, study)
     finally:

@@ -112,7 +112,7 @@ def test_an_address_that_does_not_answer_holds_nobody_up(monkeypatch, caplog):
         notifier = Notifier([f"json://127.0.0.1:{silent.getsockname()[1]}?rto=600"])
         begun = time.monotonic()
         notifier.send("title", "body")
-        assert time.monotonic() - begun < 120  # apprise would wait for 600 s
+        assert time.monotonic() - begun < 2  # apprise would wait for 600 s
     assert "--notify: not every address took the message" in caplog.text
 
 

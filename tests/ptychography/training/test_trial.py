@@ -75,7 +75,7 @@ def test_what_is_known_once_is_recorded_once(trained):
     assert 0 < trial.value(names.VAL_LOSS_BEST) < trial.value(names.CONSTANT_LOSS)
     (machine,) = [r.values for r in trial.records if isinstance(r, Point) and names.SAMPLES_PER_S in r.values]
     assert machine[names.PEAK_MEMORY] > 1e8
-    assert machine[names.SAMPLES_PER_S] > 0
+    assert machine[names.SAMPLES_PER_S] > 10
 
 
 def test_params_and_tags_come_before_any_number_and_the_outcome_last(trained, spec):
