@@ -78,7 +78,7 @@ def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
     def gathered(*positional: Any, experiment: str | None, named: str | None = None, **others: Any) -> None:
         if named and named.endswith((".csv", ".yaml", ".yml")):
             what = "name the experiment (by default the study's name), or give --runs FILE.yaml"
-            raise ConfigError(f"{named} is a file: {what}, or to `decide` --table FILE.csv")
+            raise ConfigError(f"{named} is a file: {what}; tables go to `fnostab decide --table FILE.csv`")
         if named and experiment not in (None, named):
             raise ConfigError(f"two experiments are given, {named} and --experiment {experiment}: name one")
         experiment = named or experiment

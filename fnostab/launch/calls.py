@@ -38,7 +38,7 @@ def call_with(start: Start, place: str, given: Mapping[str, Any]) -> Any:
     with no_space, TemporaryDirectory(prefix="fnostab-", ignore_cleanup_errors=True) as name:
         folder, log = Path(name), Path(name) / LOG_FILE
         (folder / CALL_FILE).write_text(json.dumps({"path": sys.path, "place": place, "given": given}))
-        log.touch(mode=0o600)
+        log.touch(mode=0o600)  # it may be kept outside this folder
         with open(log, "ab") as file:
             status = start(folder, file)
         if not (folder / ANSWER_FILE).exists():

@@ -16,7 +16,7 @@ from fnostab.ptychography.data import GridLinesData
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.ptychography.training.setup import Training, choose_device
 from fnostab.ptychography.training.step_cost import bare_trial
-from fnostab.ptychography.user_parts import one_line_in
+from fnostab.ptychography.user_parts import one_line_with_place
 from fnostab.record.outcomes import Outcome
 from fnostab.record.process_end import outcome_of
 
@@ -61,7 +61,7 @@ def failure_of_first_step(config: TrialConfig) -> str | None:
             callbacks = [training.monitor(_Nowhere()), _OneStep()]
             training.fit(callbacks, choose_device(config.execution.device), Path(folder))
     except (Exception, SystemExit) as error:
-        return None if outcome_of(error) is Outcome.OOM else one_line_in(error, *config.own.values())
+        return None if outcome_of(error) is Outcome.OOM else one_line_with_place(error, *config.own.values())
     return None
 
 

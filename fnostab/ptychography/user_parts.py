@@ -42,13 +42,13 @@ def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
     except FnostabError:
         raise
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{setting}={name} raised {one_line_in(error, name)}") from error
+        raise ModelError(f"{setting}={name} raised {one_line_with_place(error, name)}") from error
     if not isinstance(made, kind):
         raise ModelError(f"{setting}={name}: expected a {kind.__name__}, got {type(made).__name__}")
     return made
 
 
-def one_line_in(error: BaseException, *parts: str) -> str:
+def one_line_with_place(error: BaseException, *parts: str) -> str:
     """Write an exception as one line, with the last place in the packages of ``parts`` that it came through."""
     packages = {part.partition(".")[0] for part in parts}
     places = [
@@ -82,7 +82,7 @@ def _imported(setting: str, name: str) -> Any:
             f"{setting}={name}: importing {module_name} ends the program ({one_line(error)}); {NOT_AT_IMPORT}"
         ) from error
     except Exception as error:
-        why = one_line_in(error, name)
+        why = one_line_with_place(error, name)
         raise ModelError(f"{setting}={name}: can't import {module_name} ({why}); {ON_PATH}") from error
     builder: Any = getattr(module, attribute, None)
     if not callable(builder):

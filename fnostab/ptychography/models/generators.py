@@ -12,7 +12,7 @@ from fnostab.ptychography.models.blocks import residual_blocks
 from fnostab.ptychography.models.fno import FNO
 from fnostab.ptychography.models.hybrid import HybridUNO
 from fnostab.ptychography.settings import ModelConfig
-from fnostab.ptychography.user_parts import is_own, make_own, one_line_in
+from fnostab.ptychography.user_parts import is_own, make_own, one_line_with_place
 
 
 def build_generator(config: ModelConfig) -> nn.Module:
@@ -50,7 +50,7 @@ def check_generator(generator: nn.Module, N: int) -> None:
         with torch.no_grad():
             patch = generator(torch.ones(shape, device=device))
     except (Exception, SystemExit) as error:
-        why = one_line_in(error, type(generator).__module__)
+        why = one_line_with_place(error, type(generator).__module__)
         raise ModelError(f"{type(generator).__name__} fails on an input of {shape}: {why}") from error
     finally:
         for module in training:
