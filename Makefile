@@ -30,7 +30,7 @@ docs: $(STAMP)  ## the documentation, in site/; a warning is an error
 	@echo 'open site/index.html in a browser'
 
 $(STAMP): pyproject.toml constraints.txt deploy/pyenv
-	@echo "making $(VENV): this takes a minute or two"
+	@echo "making $(VENV): this takes a few minutes"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $$($(PYTHON) --version) is too old, Python 3.11 or later is needed: make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
