@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence, Sized
@@ -88,8 +89,12 @@ def _terminable() -> Iterator[None]:
     """Treat SIGTERM like Ctrl-C, so that no process or temporary folder is left behind.
 
     Signals within a second count as one request: `timeout` signals the process and then its group, and the
-    second signal would interrupt the cleanup and leave trials running.
+    second signal would interrupt the cleanup and leave trials running. Outside the main thread, where Python
+    allows no handlers, signals stay the caller's.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     asked_s = -math.inf
 
     def interrupt(signum: int, frame: object) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,14 @@ def test_a_request_to_end_before_the_trials_is_heeded_like_ctrl_c(study, monkeyp
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (heard, started(study)) == ([], [])
+
+
+def test_a_study_can_run_in_a_thread_where_signals_stay_the_callers(study):
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:
+        run_of = pool.submit(study.start, arms=("control",), seeds=(0,)).result()
+    assert [trial.outcome for trial in run_of.trials] == [Outcome.CONVERGED]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_kept_a_trial_from_a_result_is_tried_again_and_only_that(study, script):
