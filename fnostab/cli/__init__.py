@@ -4,6 +4,7 @@
 """
 
 import atexit
+import errno
 import gc
 import importlib
 import sys
@@ -13,7 +14,7 @@ import click
 
 from fnostab import __version__
 from fnostab.cli.printing import echo, show_warnings_safely
-from fnostab.errors import FnostabError
+from fnostab.errors import FnostabError, one_line
 from fnostab.tasks.registry import COMMANDS as OF_TASKS
 from fnostab.tracking.environment import settle
 
@@ -98,6 +99,11 @@ def main(arguments: list[str] | None = None) -> None:
         if (error.name or "").split(".")[0] not in OF_THE_EXTRA_TORCH:
             raise
         echo(f"error: {error.name} is not installed: pip install 'fnostab[torch]'", err=True)
+        status = 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # of standard output too, as in `fnostab decide > file`
+            raise
+        echo(f"error: {one_line(error)}; free some space, then run the command again", err=True)
         status = 2
     except (click.Abort, KeyboardInterrupt):
         status = 130

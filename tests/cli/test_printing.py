@@ -1,8 +1,10 @@
-"""Texts of others reach a terminal as text."""
+"""Texts of others reach a terminal as text; output that can't be written is one line, not a traceback."""
 
 import io
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,13 @@ def test_commands_print_in_these_ways_only():
             assert "click.echo(" not in path.read_text(), path
         if re.search(r"(?<!\w)Console\((?!RichConsole)", path.read_text()):
             assert "from fnostab.show.console import Console" in path.read_text(), path
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_into_a_file_on_a_full_disk():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fnostab", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.endswith("No space left on device; free some space, then run the command again\n")
