@@ -112,7 +112,8 @@ def test_artifacts_exist_and_are_announced(trained):
     assert all((trial.directory / path).stat().st_size > 100 for path in announced)
     assert {path.name for path in (trial.directory / "artifacts").iterdir()} == {p.split("/")[1] for p in announced}
     environment = json.loads((trial.directory / "artifacts" / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__
+    version = environment["packages"]["torch"]  # the build after the + is not in the metadata of every wheel
+    assert version.split("+")[0] == torch.__version__.split("+")[0]
     assert environment["device"] == "cpu"
 
 
