@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -248,12 +248,17 @@ def shown(value: Any) -> str:
 
 
 def _fields(model: type[BaseModel], location: Iterable[str]) -> list[str]:
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         annotation = model.model_fields[part].annotation
-        models = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        types = (annotation, *get_args(annotation))
+        mapping = next((each for each in types if get_origin(each) in (dict, Mapping)), None)
+        models = [a for a in (*types, *get_args(mapping)) if isinstance(a, type) and issubclass(a, BaseModel)]
         if not models:
             return []
         model = models[0]
+        if mapping is not None:
+            next(parts, None)  # a name of the user's own, as of a measure
     return list(model.model_fields)
 
 

@@ -104,6 +104,11 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
         (ROWS, ("margin", "margn"), "runs.yaml: unknown setting 'margn'"),
         (
             ROWS,
+            ("margin: 50", "measures: {columns.loss: {higher: false}}"),
+            "unknown setting 'measures.columns.loss.higher'; accepted: higher_is_better, margin",
+        ),
+        (
+            ROWS,
             ("control: base", "control: no"),
             "control: False is not accepted: expected a number or a name; in YAML, quote a name such as 'no' or 'true'",
         ),

@@ -221,6 +221,14 @@ def test_a_trial_file_that_cannot_be_read_says_what_to_do(tmp_path, content, end
         (("[3, 5]", "[1, -2]"), "seeds"),
         (("control: narrow", "contrl: narrow"), r"line \d+: unknown setting 'contrl' \(did you mean 'control'\?\)"),
         (("seeds:", "sedes:"), r"unknown setting 'sedes' \(did you mean 'seeds'\?\)"),
+        (
+            ("seeds: [3, 5]", "outcome: {collapsed: {val/spread: {blow: 0.1}}}"),
+            r"'outcome.collapsed.val/spread.blow' \(did you mean 'below'\?\); accepted: above, below, validations",
+        ),
+        (
+            ("seeds: [3, 5]", "measures: {margin: {margn: 0.1}}"),
+            r"'measures.margin.margn' \(did you mean 'margin'\?\); accepted: higher_is_better, margin$",
+        ),
         (("model.hidden_channels: 4", "model.hiden_channels: 4"), r"arm narrow: .*hiden_channels.*did you mean"),
         (("model.hidden_channels: 4", "model.hidden_channels: -4"), r"arm narrow: model.hidden_channels=-4"),
         (("model.hidden_channels: 4", "training.epochs: 21"), r"arm narrow: .*epochs=21.*stress_test=true"),
