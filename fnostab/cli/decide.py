@@ -70,6 +70,8 @@ def command(
     insist_on_one({"--experiment": stored, "--table FILE.csv": table, "--runs FILE.yaml": runs}, tracking_uri)
     if apply and stored is None:
         raise ConfigError("--apply needs --experiment: a table holds no settings and no networks")
+    if study is not None and table is None:
+        raise ConfigError("--study needs --table: an experiment and a file of runs have their own rules")
     console = Console()
     if table is not None:
         from fnostab.record.table_file import read_table

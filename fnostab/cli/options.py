@@ -83,6 +83,12 @@ def stored_studies(command: Callable[..., None]) -> Callable[..., None]:
             raise ConfigError(f"two experiments are given, {named} and --experiment {experiment}: name one")
         experiment = named or experiment
         of_studies = {name: others.pop(name) for name in ("deep_experiment", "study_run", "deep_study_run")}
+        deep = of_studies["deep_experiment"]
+        needs = {"deep_experiment": "experiment", "study_run": "experiment", "deep_study_run": "deep_experiment"}
+        for name, needed in needs.items():
+            if of_studies[name] and not (deep if needed == "deep_experiment" else experiment):
+                alone, with_it = (f"--{each.replace('_', '-')}" for each in (name, needed))
+                raise ConfigError(f"{alone} needs {with_it}: name the experiment that it belongs to")
         of_studies["tracking_uri"] = others.get("tracking_uri")
         stored = None if experiment is None else StoredStudies(experiment, **of_studies)
         command(*positional, stored=stored, **others)

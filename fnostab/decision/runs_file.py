@@ -1,9 +1,9 @@
 """Mapping of existing runs to trials, as `decide --runs FILE.yaml` reads it."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from fnostab.record.settings import Frozen
 from fnostab.record.trial import Measure
@@ -23,6 +23,15 @@ class Failed(Frozen):
     nonfinite: str | tuple[str, ...] = ()
     above: Mapping[str, float] = {}
     below: Mapping[str, float] = {}
+
+    @field_validator("above", "below", mode="before")
+    @classmethod
+    def _true_is_no_bound(cls, bounds: Any) -> Any:
+        """Refuse the bound true, above which no flag lies, so that nothing would fail."""
+        for name, bound in bounds.items() if isinstance(bounds, Mapping) else ():
+            if isinstance(bound, bool):
+                raise ValueError(f"{name}: {bound} is not a number; if true means failed, write above: {{{name}: 0}}")
+        return bounds
 
     @property
     def nonfinite_names(self) -> tuple[str, ...]:

@@ -118,6 +118,11 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             "status=False is not accepted: input should be a valid string: in YAML, quote text that looks like",
         ),
         (ROWS, ("status: FAILED", "status: [FAILED, 1]"), "excluded.columns.status.1=1 is not accepted"),
+        (
+            ROWS,
+            ("below: {columns.return: -600}", "above: {columns.failed: true}"),
+            "columns.failed: True is not a number; if true means failed, write above: {columns.failed: 0}",
+        ),
         (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
     ],
 )
