@@ -69,6 +69,10 @@ def read_table(path: str | Path) -> Table:
             same_settings[stage] = repeated_arms(fields[REPEATED] or "", where)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
+    missing = {  # rows may have been added since
+        stage: {arm: tuple(seed for seed in seeds if (stage, arm, seed) not in seen) for arm, seeds in of_stage.items()}
+        for stage, of_stage in missing.items()
+    }
     return Table(stages, study, missing, same_settings, path=str(path))
 
 
@@ -143,9 +147,8 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
     for name in [n for n in (records[0] if records else {}) if n.startswith(PREFIX) and n not in (ABSENT, REPEATED)]:
         values = {(fields[name] or "").strip() for fields in records}
         if len(values) > 1:
-            raise DecisionError(
-                f"{path}: {name} has more than one value: {', '.join(v[:80] for v in sorted(values)[:3])}"
-            )
+            found_values = ", ".join(repr(v[:80]) for v in sorted(values)[:3])
+            raise DecisionError(f"{path}: {name} has more than one value: {found_values}; write the same in each row")
         found[name] = values.pop()
     return found
 

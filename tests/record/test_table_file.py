@@ -122,6 +122,16 @@ def test_pandas_and_r_may_read_and_write_it_between(tmp_path, rewrite):
     assert read_table(path) == table
 
 
+def test_a_row_that_was_added_is_no_longer_missing(tmp_path):
+    path = tmp_path / "trials.csv"
+    write_table(path, Table({"a": ROWS[:1]}, STUDY, {"a": {"plain": (1, 2)}}))
+    first = path.read_text().splitlines()[-1]
+    path.write_text(path.read_text() + first.replace("a,plain,0,", "a,plain,1,") + "\n")
+    table = read_table(path)
+    assert [row.seed for row in table.stages["a"]] == [0, 1]
+    assert table.missing == {"a": {"plain": (2,)}}
+
+
 def test_pandas_itself(tmp_path):
     pandas = pytest.importorskip("pandas")
     path = tmp_path / "trials.csv"
@@ -178,7 +188,10 @@ def test_a_full_disk_leaves_the_table_that_was_there_and_a_link_is_followed(tmp_
 def test_a_study_must_be_one(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,0.05\na,control,1,oom,,,,control,0.1\n")
-    with pytest.raises(DecisionError, match=r"study.alpha has more than one value: 0.05, 0.1"):
+    with pytest.raises(DecisionError, match=r"study.alpha has more than one value: '0.05', '0.1'; write the same"):
+        read_table(path)
+    path.write_text(f"{HEADER},study.control\n{GOOD},control\na,norm,1,oom,,,,\n")  # a row that was added
+    with pytest.raises(DecisionError, match=r"study.control has more than one value: '', 'control'; write the same in"):
         read_table(path)
     path.write_text(f"{HEADER},study.control,study.alpha\n{GOOD},control,2\n")
     with pytest.raises(DecisionError, match=r"study.alpha='2' is not accepted"):
