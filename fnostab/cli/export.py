@@ -9,6 +9,7 @@ import click
 
 from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
+from fnostab.errors import ConfigError
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage
@@ -36,7 +37,10 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     if runs is not None:
         from fnostab.cli.decide_runs import judge_runs
 
-        case = judge_runs(runs, tracking_uri).case
+        judged = judge_runs(runs, tracking_uri)
+        if file.exists() and any(file.samefile(each) for each in (runs, judged.source) if Path(each).exists()):
+            raise ConfigError(f"{file} would be overwritten, and the runs are read from it: name another file to write")
+        case = judged.case
         stages, study = {stage.name: stage for stage in case.stages}, TableStudy.of(case.studies["a"])
     elif stored is not None:
         stages, study = _of_store(store_to_read(tracking_uri), stored)

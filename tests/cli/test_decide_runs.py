@@ -152,6 +152,17 @@ def test_another_separator_is_named(call, tmp_path, monkeypatch):
     assert "returns.csv: columns are separated by semicolons: write them with commas, and decimals with a point" in err
 
 
+@pytest.mark.parametrize("name", ["returns.csv", "./returns.csv", "runs.yaml"])
+def test_the_runs_are_not_overwritten_by_their_export(call, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, ROWS)
+    kept = (tmp_path / name).read_bytes()
+    code, _, err = call("export", name, "--runs", "runs.yaml")
+    assert code == 2
+    assert f"{name.removeprefix('./')} would be overwritten, and the runs are read from it: name another" in err
+    assert (tmp_path / name).read_bytes() == kept
+
+
 def test_runs_of_mlflow_have_ids_and_a_status():
     file = RunsFile(experiments="theirs", control="a", arm="params.m", seed="tags.s", metric="metrics.r")
     base = {"params.m": "a", "tags.s": "0", "metrics.r": 1.5, "run_id": "r0", "status": "FINISHED"}
