@@ -67,7 +67,7 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
         source = str(path.parent / file.table)
         rows = list(_rows(source, file))
         try:
-            runs = trials_of(rows, file)
+            runs = trials_of([row for _, row in rows], file, places=[f"line {line}" for line, _ in rows])
         except DecisionError as error:
             raise DecisionError(f"{source}: {error}") from error
     else:
@@ -88,10 +88,10 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     return JudgedRuns(case, file.history, store, source, ids)
 
 
-def _rows(path: str, file: RunsFile) -> Iterator[Record]:
-    """Read the rows of a CSV file, each value under ``columns.NAME``."""
+def _rows(path: str, file: RunsFile) -> Iterator[tuple[int, Record]]:
+    """Read the rows of a CSV file, each with its line, and each value under ``columns.NAME``."""
     with csv_errors(path):
         for line, row in parse_csv(read_text(path), path)[1]:
             named = {f"columns.{name}": value for name, value in row.items()}
             check_decimals(named, file.numbers, f"{path}, line {line}")
-            yield {name: value for name, value in named.items() if value != ""}
+            yield line, {name: value for name, value in named.items() if value != ""}

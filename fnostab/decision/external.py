@@ -50,7 +50,11 @@ class ExternalRuns:
 
 
 def trials_of(
-    records: Iterable[Record], file: RunsFile, *, known: Callable[[], Iterable[str]] | None = None
+    records: Iterable[Record],
+    file: RunsFile,
+    *,
+    known: Callable[[], Iterable[str]] | None = None,
+    places: Sequence[str] = (),
 ) -> ExternalRuns:
     """Map runs to trials, those of control first.
 
@@ -58,6 +62,7 @@ def trials_of(
         records: records of the runs.
         file: mapping of runs to trials.
         known: returns the names of all values of the runs, if the records hold only the requested ones.
+        places: names of the records without a ``run_id``, as "line 2"; by default, they are numbered.
 
     Raises:
         DecisionError: there is no run, none has a name that the file uses, two share arm and seed, two arms look
@@ -73,8 +78,8 @@ def trials_of(
     nameless: list[str] = []
     valueless: dict[str, list[str]] = {}
     unfinished: dict[tuple[str, str], list[str]] = {}
-    for place, run in enumerate(runs, start=1):
-        label = str(run.get("run_id") or f"row {place}")
+    for run, place in zip(runs, places or [f"row {n}" for n in range(1, len(runs) + 1)], strict=True):
+        label = str(run.get("run_id") or place)
         arm, seed = _text(run.get(file.arm)), _seed(run.get(file.seed), file.seed, label)
         if not arm or seed is None:
             nameless.append(label)

@@ -43,7 +43,7 @@ def test_returns_of_a_table(call, tmp_path, monkeypatch):
     write(tmp_path, ROWS)
     code, out, _ = call("decide", "--runs", "runs.yaml", "--exit-code")
     text = " ".join(out.split())
-    assert "runs.yaml: 21 runs 1 run without columns.model or columns.seed takes no part: row 22" in text
+    assert "runs.yaml: 21 runs 1 run without columns.model or columns.seed takes no part: line 23" in text
     assert "norm 1/10" in text
     assert "norm helps: 1 of 10 failed, 7 of 10 of base" in text
     assert "The same for all seeds: data and validation set, unless the program draws them from its seed." in text
@@ -73,7 +73,7 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
     monkeypatch.setenv("COLUMNS", "300")
     write(tmp_path, [*ROWS, row("base", 10, ""), row("base", 11, "", status="FAILED")])
     text = " ".join(call("decide", "--runs", "runs.yaml")[1].split())
-    assert "1 run without a value of columns.return counts as infra_error: row 23" in text
+    assert "1 run without a value of columns.return counts as infra_error: line 24" in text
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             ("columns.model", "columns.modle"),
             "no run has 'columns.modle'; there are: columns.loss, columns.model",
         ),
-        ([row("norm", 3, "far")], ("", ""), "error: returns.csv: row 1: columns.return='far' is not a number"),
+        ([row("norm", 3, "far")], ("", ""), "error: returns.csv: line 2: columns.return='far' is not a number"),
         ([], ("", ""), "there is no run to judge: the table has no row"),
         (
             [*ROWS, row("norm", 3, 5)],
             ("", ""),
-            "error: returns.csv: arm norm, seed 3 has two runs, row 14 and row 23: exclude one of them",
+            "error: returns.csv: arm norm, seed 3 has two runs, line 15 and line 24: exclude one of them",
         ),
         (
             ROWS,
@@ -141,6 +141,12 @@ def test_blanks_after_a_name_and_infinity_as_mlflow_exports_it(call, tmp_path, m
     csv = tmp_path / "returns.csv"
     csv.write_text(csv.read_text().replace("model,seed", "model , seed ", 1))
     assert "2 nonfinite" in call("decide", "--runs", "runs.yaml")[1]
+
+
+def test_a_row_is_named_by_its_line_also_after_blank_ones(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, ["", *ROWS[:3], "", row("norm", 3, "far")])
+    assert "returns.csv: line 7: columns.return='far' is not a number" in call("decide", "--runs", "runs.yaml")[2]
 
 
 def test_another_separator_is_named(call, tmp_path, monkeypatch):
