@@ -3,7 +3,7 @@
 import math
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
 
 def scheduled_steps(trainer: Trainer) -> float:
@@ -18,4 +18,8 @@ def scheduled_steps(trainer: Trainer) -> float:
     if trainer.max_epochs in (None, -1) or not math.isfinite(trainer.num_training_batches):
         return by_steps
     an_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    return min(by_steps, an_epoch * trainer.max_epochs)
+    epochs = trainer.max_epochs
+    for callback in trainer.callbacks:
+        if isinstance(callback, StochasticWeightAveraging) and callback._model_contains_batch_norm:
+            epochs -= 1  # it adds one, in which it renews the running statistics and trains no weights
+    return min(by_steps, an_epoch * epochs)

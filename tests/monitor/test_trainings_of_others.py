@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 from lightning import Callback, LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from lightning.pytorch.tuner import Tuner
 from small_module import INF, NAN, Gan, Recorder, Small, batches, fit, make_trainer
 from torch import nn
@@ -260,6 +260,18 @@ def test_a_loader_without_length_has_an_unknown_number_of_steps():
     monitor = StabilityMonitor(sink := Recorder())
     make_trainer([monitor], max_epochs=2, max_steps=7).fit(Small(), DataLoader(Endless(), batch_size=2))
     assert sink.events[0][1]["scheduled_steps"] == 7
+
+
+def test_an_epoch_that_only_renews_running_statistics_is_not_scheduled():
+    class Normed(Small):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+    monitor, sink = watched(Normed(), 10, epochs=4, callbacks=[StochasticWeightAveraging(0.01, swa_epoch_start=2)])
+    assert sink.events[0][1]["scheduled_steps"] == 40
+    assert len(sink.values(names.TRAIN_LOSS)) == 40
+    assert monitor.outcome is Outcome.CONVERGED
 
 
 def test_accumulation_that_is_scheduled():
