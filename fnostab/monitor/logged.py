@@ -28,12 +28,13 @@ def is_finite(loss: Tensor | None) -> bool:
     return loss is None or math.isfinite(float(loss))
 
 
-def logged_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Select the logged values that are scalars."""
+def newly_logged(trainer: Trainer, before: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars that were logged since the Trainer's metrics were those of ``before``."""
     numbers = {}
-    for name, value in metrics.items():
+    for name, value in trainer.callback_metrics.items():
         with suppress(TypeError, ValueError, RuntimeError):
-            numbers[name] = float(value)
+            if value is not before.get(name):
+                numbers[name] = float(value)
     return numbers
 
 

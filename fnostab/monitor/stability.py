@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fnostab.errors import one_line
-from fnostab.monitor.logged import logged_numbers, recorded_as, spellings, validation_numbers
+from fnostab.monitor.logged import newly_logged, recorded_as, spellings, validation_numbers
 from fnostab.monitor.observed import Observed
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.monitor.ranks import FitResult, agreed, of_first, refuse_sharded
@@ -124,6 +124,8 @@ class StabilityMonitor(Callback):
         self._watches = Watches()
         self._kept: Mapping[str, Any] | None = None  # from a checkpoint
         self._logged_before: Mapping[str, Any] = {}  # the Trainer keeps what earlier validations logged
+        self._epoch_began: tuple[int, Mapping[str, Any]] = 0, {}  # steps by then, and what was logged
+        self._validation_names: set[str] = set()  # logged by the Trainer's validations
         self._scheduled = math.inf
 
     @property
@@ -206,6 +208,10 @@ class StabilityMonitor(Callback):
         )
         self._writer.event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
         self._watches.attach(self.curves)
+        self._epoch_began = self.steps_read, dict(trainer.callback_metrics)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take_logged_by_epoch(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._watches.are_of(trainer):
@@ -238,8 +244,18 @@ class StabilityMonitor(Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         self._read_block(trainer)
-        before, now = self._logged_before, trainer.callback_metrics
-        logged = logged_numbers({name: value for name, value in now.items() if value is not before.get(name)})
+        logged = newly_logged(trainer, self._logged_before)
+        self._validation_names |= logged.keys()
+        self._take_validation(trainer, logged)
+
+    def _take_logged_by_epoch(self, trainer: Trainer) -> None:
+        """Take validation metrics that the module logged at the end of an epoch, after this callback's hook."""
+        (steps, before), self._epoch_began = self._epoch_began, (self.steps_read, dict(trainer.callback_metrics))
+        if self.steps_read > steps:
+            logged = newly_logged(trainer, before)
+            self._take_validation(trainer, {k: v for k, v in logged.items() if k not in self._validation_names})
+
+    def _take_validation(self, trainer: Trainer, logged: Mapping[str, float]) -> None:
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
         spoilt = agreed(trainer, name is not None and not math.isfinite(logged[name]))
         points = validation_numbers(logged)
@@ -259,6 +275,7 @@ class StabilityMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watches.detach()
         self._read_block(trainer)
+        self._take_logged_by_epoch(trainer)
         for curve in self.curves:
             curve.finish()
         last_step = self.steps_read - 1

@@ -373,6 +373,34 @@ def test_a_value_that_a_validation_did_not_log_is_not_recorded_again():
     assert monitor.outcome is Outcome.CONVERGED  # two validations in a row make it exploded
 
 
+def test_a_validation_loss_that_is_logged_at_the_end_of_an_epoch_is_one():
+    class AtEnd(Small):
+        at_end = (1.0, 0.5, 0.4, 0.3)
+
+        def on_train_epoch_end(self):
+            if self.current_epoch != 1:
+                self.log("val_loss", self.at_end[self.current_epoch])
+
+    class Besides(AtEnd):  # a validation of the Trainer's own, of another metric
+        def validation_step(self, batch, batch_idx):
+            self.log("val_accuracy", float(self.current_epoch))
+
+    class Validates(AtEnd):  # the Trainer's own counts
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", 1.0 / (1 + self.current_epoch))
+
+    for kind, steps in ((AtEnd, [4, 14, 19]), (Besides, [4, 14, 19]), (Validates, [4, 9, 14, 19])):
+        monitor, sink = watched(kind(), 5, epochs=4)
+        assert [v.step for v in monitor.validations] == steps
+        assert [step for step, _ in sink.curve("val/val_loss")] == steps
+        assert monitor.validations[0].loss == 1.0
+
+    AtEnd.at_end = (1.0, 0.5, NAN, 0.5)
+    monitor, _ = watched(AtEnd(), 5, epochs=4)
+    assert (monitor.outcome, monitor.failure_step, monitor.steps_read) == (Outcome.NONFINITE, 14, 15)
+    assert [v.step for v in monitor.validations] == [4, 14]
+
+
 def test_exploded_is_judged_on_the_validation_loss_that_is_named():
     module = Validated([1.0, 0.5, 1.6, 1.7], mine=[9.0, 0.1, 0.1, 0.1])
     monitor, sink = watched(module, 5, epochs=4)
