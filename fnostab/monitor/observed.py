@@ -99,7 +99,7 @@ class Observed:
             rules=self.rules,
             training=losses,
         )
-        if not self.validations and len(validations) >= 2:
+        if not self.validations and len(validations) >= 3:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
             judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
         return judgement

@@ -160,7 +160,7 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
     baseline = spec.rules.baseline
     if baseline is None and names.CONSTANT_LOSS in recorded.curves:
         baseline = next(iter(recorded.curves[names.CONSTANT_LOSS].values()))
-    return judge(
+    judgement = judge(
         validations,
         first_nonfinite_step=recorded.first_nonfinite_step,
         last_step=last_step,
@@ -168,6 +168,22 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
         rules=spec.rules.turned() if turned else spec.rules,
         training=() if turned else _spread(training),  # a loss and a score have no common scale
     )
+    if len(validations) < 3 and spec.rules.exploded_vs_baseline is None:
+        return _with_exploded(judgement, _judge_training(recorded, spec, last_step))
+    return judgement
+
+
+def _with_exploded(judgement: Judgement, by_training: Judgement) -> Judgement:
+    """Judge ``exploded`` by the training loss where there are too few validations."""
+    others = [line for line in judgement.not_judged if not line.startswith("exploded:")]
+    exploded = [line for line in by_training.not_judged if line.startswith("exploded:")]
+    judgement = replace(judgement, not_judged=(*others, *exploded))
+    if Outcome.EXPLODED not in by_training.rules_held:
+        return judgement
+    held = tuple(rule for rule in FAILURES if rule in (*judgement.rules_held, Outcome.EXPLODED))
+    if held[0] is not Outcome.EXPLODED:
+        return replace(judgement, rules_held=held)
+    return replace(by_training, rules_held=held, not_judged=judgement.not_judged)
 
 
 def _at_validations(curve: dict[int, float], steps: Sequence[int]) -> dict[int, float]:
@@ -192,8 +208,9 @@ def _judge_training(recorded: Recorded, spec: TrialSpec, last_step: int) -> Judg
         training=_spread(training),
     )
     not_judged = [line for line in judgement.not_judged if not line.startswith("stagnated:")]
-    if len(blocks) >= 2:
-        not_judged.append(f"exploded: on medians of {names.TRAIN_LOSS}, no {spec.judged} was recorded")
+    if len(blocks) >= 3:
+        why = f"fewer than three {spec.judged} were" if spec.judged in recorded.curves else f"no {spec.judged} was"
+        not_judged.append(f"exploded: on medians of {names.TRAIN_LOSS}, {why} recorded")
     return replace(judgement, not_judged=(*not_judged, f"stagnated: no {spec.judged} was recorded"))
 
 

@@ -131,8 +131,9 @@ def judge(
         begun=_any_holds_at(rules.collapsed, validations),
     ):
         held[Outcome.COLLAPSED] = stretch
-    if len(validations) < 2:
-        not_judged.append("exploded: needs two validations")
+    least = 3 if baseline is None or rules.exploded_vs_baseline is None else 2  # own progress starts at the first
+    if len(validations) < least:
+        not_judged.append(f"exploded: needs {'two' if least == 2 else 'three'} validations")
     elif stretch := _final_stretch(validations, exploded_at(validations, baseline, rules, training), least=2):
         held[Outcome.EXPLODED] = stretch
     if not validations:

@@ -286,6 +286,20 @@ def test_without_a_validation_a_training_loss_that_ends_far_above_its_start_has_
     assert judged({"train/loss": risen})[0].outcome is Outcome.EXPLODED
 
 
+@pytest.mark.parametrize("validations", [{199: 100.0}, {99: 0.1, 199: 100.0}])
+def test_with_too_few_validations_the_training_loss_tells_whether_it_exploded(judged, validations):
+    risen = [math.exp(-step / 50) for step in range(100)] + [100.0] * 100
+    judgement, _ = judged({"train/loss": risen, "val/loss": validations})
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.EXPLODED, 109, 99)
+    assert "exploded: on medians of train/loss, fewer than three val/loss were recorded" in judgement.not_judged
+
+
+def test_a_study_that_names_the_baseline_still_has_stagnation_beside_it(judged):
+    risen = [math.exp(-step / 50) for step in range(100)] + [100.0] * 100
+    judgement, _ = judged({"train/loss": risen, "val/loss": {199: 100.0}}, spec(OutcomeRules(baseline=1.0)))
+    assert judgement.rules_held == (Outcome.EXPLODED, Outcome.STAGNATED)
+
+
 def test_a_spike_that_is_over_is_no_explosion(judged):
     spiky = [1 / (step + 1) for step in range(100)]
     spiky[50] = 1e6

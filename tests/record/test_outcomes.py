@@ -214,6 +214,13 @@ def test_one_validation_is_too_few_to_explode():
     assert judgement.not_judged == ("exploded: needs two validations",)
 
 
+@pytest.mark.parametrize("constant", [None, 1.0])
+def test_two_are_too_few_where_the_first_is_the_start_of_the_progress(constant):
+    judgement = judged([0.1, 9.0], constant=constant, rules=OutcomeRules())
+    assert Outcome.EXPLODED not in judgement.rules_held
+    assert "exploded: needs three validations" in judgement.not_judged
+
+
 def test_what_cannot_be_judged_is_said():
     nothing = 10 * [None]
     judgement = judged(spreads=nothing, variations=nothing, details=nothing, constant=None)
