@@ -232,7 +232,8 @@ def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: Trial
             return Ending(Outcome.INFRA_ERROR, NO_LOSS_RECORDED.format(others) if others else NOTHING_RECORDED)
         if unjudged := _cant_be_judged(recorded, judgement, spec):
             return Ending(Outcome.INFRA_ERROR, unjudged)
-        return Ending(judgement.outcome, _unrecorded_nan(recorded, end.tail) or _ended_early(recorded))
+        doubt = _unrecorded_nan(recorded, end.tail) or _counts_validations(recorded, spec) or _ended_early(recorded)
+        return Ending(judgement.outcome, doubt)
     if recorded.seen is not None and recorded.seen[0] is Outcome.OOM:
         return Ending(Outcome.OOM, recorded.seen[1] or "out of memory")
     return how_it_ended(replace(end, asked=False))
@@ -244,6 +245,17 @@ def _unrecorded_nan(recorded: Recorded, tail: str) -> str | None:
     if line is None or any(math.isnan(value) for curve in recorded.curves.values() for value in curve.values()):
         return None
     return f"its log shows NaN, its records none: {line[:100]!r}; record what it prints"
+
+
+def _counts_validations(recorded: Recorded, spec: TrialSpec) -> str | None:
+    """Describe validations that have the numbers of epochs instead of steps; None if they have not."""
+    steps, last = sorted(recorded.curves.get(spec.judged, {})), recorded.last_step or 0
+    if len(steps) < 2 or steps[0] > 1 or steps[-1] - steps[0] != len(steps) - 1 or last < 2 * len(steps):
+        return None
+    return (
+        f"its validations are numbered {steps[0]} to {steps[-1]}, its steps to {last}, so what happened when is not "
+        "known: give the last step, as in rec.validation(rec.last_step, ...)"
+    )
 
 
 def _ended_early(recorded: Recorded) -> str | None:

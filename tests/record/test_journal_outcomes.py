@@ -7,12 +7,13 @@ import pytest
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
 from fnostab.record.early_tags import early_tags
-from fnostab.record.ending import judge_again
+from fnostab.record.ending import close_program_trial, judge_again
 from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import judge_recorded, read_recorded
 from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
+from fnostab.record.process_end import ProcessEnd
 from fnostab.record.trial import Metric, TrialSpec
 
 NAN = math.nan
@@ -304,6 +305,29 @@ def test_a_spike_that_is_over_is_no_explosion(judged):
     spiky = [1 / (step + 1) for step in range(100)]
     spiky[50] = 1e6
     assert judged({"train/loss": spiky})[0].outcome is Outcome.CONVERGED
+
+
+@pytest.mark.parametrize(
+    ("steps", "validated", "said"),
+    [
+        (400, [0, 1, 2, 3], "its validations are numbered 0 to 3, its steps to 399, "),
+        (400, [1, 2, 3, 4], "its validations are numbered 1 to 4, its steps to 399, "),
+        (4, [0, 1, 2, 3], None),  # the script counts its steps in epochs too
+        (400, [0, 100, 200, 300], None),
+        (400, [398, 399], None),
+        (400, [0], None),
+    ],
+)
+def test_validations_that_are_numbered_by_epochs_are_pointed_out(tmp_path, steps, validated, said):
+    with Journal(tmp_path) as journal:
+        for step in range(steps):
+            journal.record(step, {"train/loss": math.exp(-step / 50)})
+        for step in validated:
+            journal.record(step, {"val/loss": 1 / (1 + step)})
+        close_program_trial(journal, spec().model_copy(update={"argv": ("python", "train.py")}), ProcessEnd(0))
+    end = last_attempt(tmp_path / FILE_NAME).end.payload
+    assert end["outcome"] == Outcome.CONVERGED
+    assert (end["reason"] or "")[: len(said or " ")] == (said or "")
 
 
 def test_what_was_recorded_of_steps_is_read_back(judged, tmp_path):
