@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -143,14 +144,10 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
             for each in found:
                 _insist_on_sources(path, file[each])
             parts = [_plain(path, each, file[each][()]) for each in found]
-            parts = [np.atleast_1d(part) for part in parts] if len(parts) > 1 else parts
-            shapes = {part.shape[1:] for part in parts}
-            if len(shapes) > 1:
-                raise DataError(f"{path}: arrays of {place} have {len(shapes)} different shapes and can't be joined")
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            return parts[0] if len(parts) == 1 else _joined(path, place, parts)
 
         def unit(place: str) -> str:
-            named = np.ravel(file[_places(file, place)[0]].attrs.get("units", ""))[0]
+            named = next(iter(np.ravel(file[_places(file, place)[0]].attrs.get("units", ""))), "")
             return named.decode(errors="replace") if isinstance(named, bytes) else str(named)
 
         is_own = file.attrs.get("format") == "fnostab-scan"
@@ -158,16 +155,27 @@ def _open_hdf5_archive(path: Path) -> Iterator[Archive]:
 
 
 def _places(file: Any, place: str) -> list[str]:
-    """Arrays that match a name with ``*`` between slashes, in numerical order; links are followed."""
+    """Arrays that match a name, where ``*`` is any text between slashes, in numerical order; links are followed."""
     found = [""]
     for part in place.strip("/").split("/"):
         found = [
             f"{begin}/{name}".strip("/")
             for begin in found
-            for name in (_numbered(_item(file, begin or "/")) if part == "*" else [part])
+            for name in (_numbered(_item(file, begin or "/"), part) if "*" in part else [part])
             if _is_there(file, f"{begin}/{name}".strip("/"))
         ]
     return [each for each in found if hasattr(_item(file, each), "shape")]
+
+
+def _joined(path: Path, place: str, parts: list[NDArray[Any]]) -> NDArray[Any]:
+    shapes = {part.shape for part in parts}
+    (one, *others) = shapes
+    if not others and (one in ((2,), (3,)) or (len(one) == 2 and min(one) > 3)):  # a position or a pattern each
+        return np.stack(parts)
+    parts = [np.atleast_1d(part) for part in parts]
+    if len(rest := {part.shape[1:] for part in parts}) > 1:
+        raise DataError(f"{path}: arrays of {place} have {len(rest)} different shapes and can't be joined")
+    return np.concatenate(parts)
 
 
 def _is_there(file: Any, place: str) -> bool:
@@ -200,8 +208,9 @@ def _insist_on_sources(path: Path, dataset: Any) -> None:
             )
 
 
-def _numbered(group: Any) -> list[str]:
-    return sorted(group, key=lambda name: (len(name), name)) if hasattr(group, "keys") else []
+def _numbered(group: Any, pattern: str) -> list[str]:
+    names = [name for name in group if fnmatchcase(name, pattern)] if hasattr(group, "keys") else []
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _plain(path: Path, place: str, array: Any) -> NDArray[Any]:

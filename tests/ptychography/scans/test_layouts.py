@@ -287,6 +287,20 @@ def test_a_position_in_an_array_of_its_own(small, tmp_path):
     assert_is(read(tmp_path / "own.h5", mapped)[0], small)
 
 
+def test_patterns_and_positions_in_an_array_each(small, tmp_path):
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file["p"] = small.probe
+        for k, (pattern, corner) in enumerate(zip(small.counts, small.corners, strict=True)):
+            file[f"entry/frame_{k}"], file[f"points/{k}/at"] = pattern, corner
+        file["entry/dark"] = small.counts[0]
+    mapped = {"diffraction": "entry/frame_*", "probe": "p", "positions": "points/*/at"}
+    assert_is(read(tmp_path / "own.h5", mapped)[0], small)
+    with h5py.File(tmp_path / "own.h5", "r+") as file:
+        del file["entry/frame_7"]
+        file["entry/frame_7"] = small.counts[7][:, :8]
+    assert "arrays of entry/frame_* have 2 different shapes" in refusal(tmp_path / "own.h5", mapped)
+
+
 def test_names_that_are_not_unicode_are_listed(small, tmp_path):
     with h5py.File(tmp_path / "own.h5", "w") as file:
         file["d"], file["p"], file["x"] = small.counts, small.probe, small.corners
