@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fnostab.errors import DataError
 from fnostab.ptychography.scans.layouts import IN_METRES, Found, Unit
 from fnostab.ptychography.scans.scan_file import Kind
+from fnostab.record.settings import shown
 
 LEAST, MOST = 1e-15, 1e15  # range of amplitudes whose squares and sums fit into float32
 MOST_BAD = 0.9  # share of bad pixels above which a mask is more likely to have the opposite meaning
@@ -127,7 +128,11 @@ def positions_of(
         raise DataError(f"{path}: positions are {shape_text(array)}, expected finite real (n, 2): --map positions=NAME")
     if len(array) != n:
         raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others with --map")
-    unit = unit or found.unit
+    if unit is None and found.unit_text:
+        if found.unit is None:
+            raise DataError(f"{path}: positions are in {shown(found.unit_text)}, which is not known: give --unit")
+        lines.append(f"assumed: positions are in {found.unit}s, as their attribute units says (--unit)")
+    unit = unit or found.unit or "pixel"
     return array.astype(np.float64) * IN_METRES.get(unit, 1.0), unit in IN_METRES
 
 

@@ -29,8 +29,8 @@ def refuse_near_field(path: Path, found: Found, probe: NDArray[np.complex64] | N
     if number > NEAR_FIELD:
         raise DataError(
             f"{path} is in the near field, its Fresnel number is {number:.2g} at a wavelength of "
-            f"{found.wavelength:.2g} m: only the far field is supported; add --far-field if the patterns are far-field "
-            "ones all the same"
+            f"{found.wavelength:.2g} m and a distance of {found.distance:.2g} m: only the far field is supported; add "
+            "--far-field if the patterns are far-field ones all the same, and --pixel-size if those lengths are wrong"
         )
 
 

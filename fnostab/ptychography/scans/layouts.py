@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fnostab.errors import DataError
 from fnostab.ptychography.scans.archives import Archive, listed, open_archive
 from fnostab.ptychography.scans.scan_file import Kind
+from fnostab.record.settings import shown
 
 Unit = Literal["pixel", "metre", "millimetre", "micrometre", "nanometre", "angstrom"]
 IN_METRES: dict[Unit, float] = {
@@ -25,15 +26,20 @@ IN_METRES: dict[Unit, float] = {
     "nanometre": 1e-9,
     "angstrom": 1e-10,
 }
-LENGTHS: dict[str, Unit] = {  # units attributes of HDF5
+LENGTHS: dict[str, Unit] = {  # units attributes of HDF5, in lower case
     "m": "metre",
     "mm": "millimetre",
     "um": "micrometre",
     "\u00b5m": "micrometre",
     "\u03bcm": "micrometre",
+    "micron": "micrometre",
     "nm": "nanometre",
-    "angstrom": "angstrom",
+    "pixel": "pixel",
+    "px": "pixel",
+    **{spelt: unit for unit in IN_METRES for spelt in (unit, unit.replace("metre", "meter"))},
 }
+ENERGIES = {"j": "J", "joule": "J", "ev": "eV", "kev": "keV"}
+POSITIONS = ("positions", "rows", "columns")
 MAPPED = ("diffraction", "probe", "positions", "rows", "columns", "object", "mask", "bad")  # names that --map accepts
 PLANCK_LIGHT = 1.98644586e-25  # joule metre
 ELECTRON_VOLT = 1.602176634e-19  # joule
@@ -44,7 +50,12 @@ CXI: dict[str, tuple[str, ...]] = {  # alternative paths in CXI and NXcxi_ptycho
     "probe": ("entry_1/instrument_1/source_1/probe", "entry_1/instrument_1/source_1/illumination"),
     "bad": ("entry_1/instrument_1/detector_1/mask",),
     "object": ("entry_1/image_1/data",),
-    "energy": ("entry_1/instrument_1/source_1/energy", "entry_1/instrument_1/beam_1/incident_beam_energy"),
+    "energy": (
+        "entry_1/instrument_1/beam_1/incident_beam_energy",
+        "entry_1/instrument_1/beam_1/incident_energy",
+        "entry_1/instrument_1/beam_1/energy",
+        "entry_1/instrument_1/source_1/energy",  # last: in NXcxi_ptycho that of the machine, in CXI that of the photons
+    ),
     "distance": ("entry_1/instrument_1/detector_1/distance",),
     "detector_pixel": ("entry_1/instrument_1/detector_1/x_pixel_size",),
     "pixel_height": ("entry_1/instrument_1/detector_1/y_pixel_size",),
@@ -63,7 +74,8 @@ class Found:
         sources: origin of each array: its name in the file, or another file and the name there.
         kind: kind of the diffraction data; None if the layout does not define it.
         of: point of a patch that positions refer to; None if the layout does not define it.
-        unit: unit of the positions.
+        unit: unit of the positions; None if the file names another one than `LENGTHS`.
+        unit_text: attribute ``units`` of the positions; empty without one.
         wavelength: wavelength in metres, if known.
         distance: distance from object to detector in metres, if known.
         detector_pixel: width of a detector pixel in metres, if known.
@@ -78,7 +90,8 @@ class Found:
     sources: dict[str, str]
     kind: Kind | None = None
     of: Literal["corner", "centre"] | None = None
-    unit: Unit = "pixel"
+    unit: Unit | None = "pixel"
+    unit_text: str = ""
     wavelength: float | None = None
     distance: float | None = None
     detector_pixel: float | None = None
@@ -116,21 +129,30 @@ def read_layout(path: Path, mapped: Mapping[str, str]) -> Found:
         found = found or Found(f"{'HDF5' if archive.is_hdf5 else 'NPZ'} with --map", {}, {})
         _take(archive, found, here, mapped)
         found.arrays = {name: archive.read(place) for name, place in found.sources.items()}
+        units = {archive.unit(place) for name, place in found.sources.items() if name in POSITIONS}
     for name, (file, inside) in other.items():
         with open_archive(file) as archive:
             _insist(archive, name, inside)
             found.arrays[name] = archive.read(inside)
+            units |= {archive.unit(inside)} if name in POSITIONS else set()
         found.sources[name] = f"{file.name}: {inside}"
     found.elsewhere = frozenset(other)
     if "positions" in mapped or "rows" in mapped:
         found.unit = "pixel"
     elif found.unit != "pixel" and "positions" in found.arrays:
         translation = found.arrays["positions"]
+        if translation.ndim == 2 and translation.shape[0] in (2, 3) and translation.shape[1] > 3:
+            translation = translation.T
         if translation.ndim > 1 and translation.shape[-1] in (2, 3):  # (x, y, z)
             found.arrays["positions"] = translation.reshape(-1, translation.shape[-1])[:, [1, 0]]
-            of_unit = "" if found.unit == "metre" else f", in {found.unit}s"
-            found.notes.append(f"translation is (x, y): columns and rows{of_unit}")
+            found.notes.append("translation is (x, y): columns and rows")
+    if text := " and ".join(sorted(units)).strip():
+        found.unit, found.unit_text = _length(text), text
     return found
+
+
+def _length(text: str) -> Unit | None:
+    return LENGTHS.get(text.strip().lower().removesuffix("s"))
 
 
 def _other_file(place: str) -> tuple[Path, str] | None:
@@ -168,12 +190,13 @@ def _of_cxi(archive: Archive, mapped: Mapping[str, str]) -> Found | None:
     if not own["diffraction"]:
         return None
     scalars = {name: own.pop(name) for name in SCALARS}
-    unit = LENGTHS.get(archive.unit(own["positions"]), "metre") if own["positions"] else "metre"
-    found = Found("CXI", {}, own, of="corner", unit=unit)
+    found = Found("CXI", {}, own, of="corner", unit="metre")
     for name, place in scalars.items():
         if place:
             _set_scalar(found, name, archive, place)
             archive.names[:] = [each for each in archive.names if each != place]
+        elif name != "pixel_height":
+            found.notes.append(f"{name} is not known, since there is no {CXI[name][-1]}")
     width, height = found.detector_pixel, found.pixel_height
     if width and height and abs(width - height) > SQUARE * width:
         raise DataError(
@@ -214,14 +237,17 @@ def _set_scalar(found: Found, name: str, archive: Archive, place: str) -> None:
         value = float(np.ravel(archive.read(place))[0])
     except (DataError, IndexError):  # text, or nothing
         value = math.nan
-    unit = archive.unit(place)
+    text = archive.unit(place).strip()
+    energy, metres = ENERGIES.get(text.lower() or "ev"), IN_METRES.get(_length(text or "m") or "pixel")
     if not 0 < value < math.inf:
         found.notes.append(f"{name} is not known, since {place} is no number above 0")
+    elif (energy if name == "energy" else metres) is None:
+        accepted = "J, eV or keV" if name == "energy" else "m, mm, um, nm or angstrom"
+        found.notes.append(f"{name} is not known, since {place} is in {shown(text)}, expected {accepted}")
     elif name != "energy":
-        setattr(found, name, value * IN_METRES[LENGTHS.get(unit, "metre")])
+        setattr(found, name, value * (metres or 1.0))
     else:
-        joule = value < 1e-10
-        factor = 1.0 if joule else ELECTRON_VOLT * (1e3 if unit.lower() == "kev" else 1)
+        unit = "J" if value < 1e-10 else "keV" if energy == "keV" else "eV"
+        factor = {"J": 1.0, "eV": ELECTRON_VOLT, "keV": 1e3 * ELECTRON_VOLT}[unit]
         found.wavelength = PLANCK_LIGHT / (value * factor)
-        unit = "J" if joule else "keV" if unit.lower() == "kev" else "eV"
         found.notes.append(f"energy {value:.6g} is in {unit}: wavelength {found.wavelength:.4g} m")

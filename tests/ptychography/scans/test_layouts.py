@@ -164,15 +164,69 @@ def test_lengths_and_energies_of_cxi_are_in_the_units_that_the_file_names(small,
     for place, value, unit in (
         (SOURCE + "energy", kiloelectronvolts, "keV"),
         (SOURCE + "energy", kiloelectronvolts * 1e3, np.bytes_(b"eV")),
+        (SOURCE + "energy", kiloelectronvolts, "keV "),
         (DETECTOR + "distance", DISTANCE * 1e3, "mm"),
+        (DETECTOR + "distance", DISTANCE * 1e3, "Millimeters"),
         (DETECTOR + "x_pixel_size", DETECTOR_PIXEL * 1e6, "um"),
         (TRANSLATION, micrometres, "\u00b5m"),
+        (TRANSLATION, micrometres, "microns"),
         (TRANSLATION, micrometres / 1e3, "mm"),
+        (TRANSLATION, micrometres.T / 1e6, "m"),
     ):
         path = with_value(write_cxi(tmp_path / "scan.cxi", small), place, value, unit)
         scan, _ = read(path, {}, of=None, kind=None)
         assert_is(scan, small)
         assert scan.pixel_size == pytest.approx(PIXEL)
+
+
+@pytest.mark.parametrize(
+    ("place", "unit", "said"),
+    [
+        (DETECTOR + "distance", "cm", "distance is in 'cm', expected m, mm, um, nm or angstrom): give --pixel-size"),
+        (DETECTOR + "x_pixel_size", "pixel", "x_pixel_size is in 'pixel', expected m"),
+        (SOURCE + "energy", "MeV", "energy is in 'MeV', expected J, eV or keV): give --pixel-size"),
+        (TRANSLATION, "steps", "positions are in 'steps', which is not known: give --unit"),
+    ],
+)
+def test_a_unit_that_is_not_known_is_not_taken_for_metres(small, tmp_path, place, unit, said):
+    path = write_cxi(tmp_path / "scan.cxi", small)
+    with h5py.File(path, "r+") as file:
+        file[place].attrs["units"] = unit
+    assert said in refusal(path, {})
+    assert_is(read(path, {}, unit="metre", pixel_size=PIXEL)[0], small)
+
+
+def test_mapped_positions_are_in_the_unit_of_their_attribute(small, tmp_path):
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file["d"], file["p"], file["x"] = small.counts, small.probe, small.corners * PIXEL * 1e6
+        file["x"].attrs["units"] = "um"
+        file["y"], file["z"] = file["x"][:, 0], file["x"][:, 1]
+        file["y"].attrs["units"] = file["z"].attrs["units"] = "um"
+    two = {"diffraction": "d", "probe": "p", "rows": "y", "columns": f"{tmp_path}/own.h5:z"}
+    for mapped in (MAPPED, two):
+        scan, lines = read(tmp_path / "own.h5", mapped, pixel_size=PIXEL)
+        assert_is(scan, small)
+        assert "assumed: positions are in micrometres, as their attribute units says (--unit)" in lines
+    assert "positions are lengths" in refusal(tmp_path / "own.h5")
+    scan, _ = read(tmp_path / "own.h5", unit="pixel")
+    np.testing.assert_allclose(np.ptp(scan.positions, axis=0), np.ptp(small.corners, axis=0) * PIXEL * 1e6)
+
+
+@pytest.mark.parametrize("name", ["incident_beam_energy", "incident_energy", "energy"])
+def test_the_energy_of_nxcxi_ptycho_is_that_of_its_beam_and_not_of_the_storage_ring(small, tmp_path, name):
+    path = with_value(write_cxi(tmp_path / "scan.cxi", small), SOURCE + "energy", 3.0, "GeV")
+    assert "energy is in 'GeV'" in refusal(path, {})
+    with h5py.File(path, "r+") as file:
+        file[f"entry_1/instrument_1/beam_1/{name}"] = 1.98644586e-25 / WAVELENGTH
+    assert_is(read(path, {})[0], small)
+
+
+def test_geometry_that_is_missing_is_named(small, tmp_path):
+    for name in ("energy", "distance", "x_pixel_size"):
+        path = write_cxi(tmp_path / "scan.cxi", small, leave_out=[name])
+        said = refusal(path, {})
+        assert f"is not known, since there is no {SOURCE if name == 'energy' else DETECTOR}{name}" in said
+        assert said.endswith("give --pixel-size")
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, np.zeros(0), "8.8 keV", h5py.Empty("f")])
