@@ -18,6 +18,7 @@ from fnostab.record.settings import shown
 
 LEAST, MOST = 1e-15, 1e15  # range of amplitudes whose squares and sums fit into float32
 MOST_BAD = 0.9  # share of bad pixels above which a mask is more likely to have the opposite meaning
+FLAT = 0.01  # ratio of spans below which the smallest of three coordinates is the height
 AT_CORNER = 0.8  # share of intensity outside the middle half of the frame above which a probe is centred at a corner
 
 
@@ -26,6 +27,8 @@ def probe_of(path: Path, found: Found, lines: list[str]) -> NDArray[np.complex64
     if "probe" not in found.arrays:
         return None
     array = complex_of(found, "probe", lines)
+    if array.ndim > 2 and array.shape[-1] == 1:  # (M, M, 1)
+        array = array[..., 0]
     if array.ndim < 2 or array.shape[-1] != array.shape[-2] or not array.any():
         raise DataError(
             f"{path}: probe is {shape_text(array)}, expected a square one that is not zero: --map probe=NAME"
@@ -80,6 +83,8 @@ def patterns_of(path: Path, found: Found, lines: list[str]) -> NDArray[Any]:
     array = found.arrays["diffraction"]
     while array.ndim > 3 and array.shape[0] == 1:
         array = array[0]
+    if array.ndim > 3 and array.shape[-1] == 1:  # (n, M, M, 1)
+        array = array[..., 0]
     if array.ndim == 4:
         lines.append(
             f"assumed: patterns of the {array.shape[0]} x {array.shape[1]} raster are in the order of positions"
@@ -105,8 +110,17 @@ def positions_of(
     arrays = found.arrays
     if "positions" in arrays:
         array = arrays["positions"]
-    elif "rows" in arrays and "columns" in arrays and arrays["rows"].size == arrays["columns"].size:
-        array = np.stack([arrays["rows"].ravel(), arrays["columns"].ravel()], axis=1)
+    elif "rows" in arrays and "columns" in arrays:
+        rows, columns = arrays["rows"].ravel(), arrays["columns"].ravel()
+        if rows.size * columns.size == n != rows.size:
+            lines.append(f"assumed: {rows.size} rows and {columns.size} columns of a raster, one row after the other")
+            rows, columns = np.repeat(rows, columns.size), np.tile(columns, rows.size)
+        if rows.size != columns.size:
+            raise DataError(
+                f"{path} has {rows.size} rows and {columns.size} columns of positions, expected {n} of each, or their "
+                f"product to be {n}: name others with --map"
+            )
+        array = np.stack([rows, columns], axis=1)
     else:
         raise DataError(
             f"{path} has no positions: name them with --map positions=NAME, (n, 2) of row and column, or with "
@@ -116,18 +130,26 @@ def positions_of(
     if array.ndim == 2 and array.shape[0] == 2 != array.shape[1]:
         lines.append("assumed: positions are (2, n)")
         array = array.T
-    if (
-        array.size
-        and array.ndim == 2
-        and array.shape[1] == 3
-        and len(flat := np.flatnonzero(np.ptp(array, axis=0) == 0)) == 1
-    ):
-        lines.append(f"assumed: coordinate {flat[0] + 1} of 3 of the positions, the same for all, is the height")
-        array = np.delete(array, flat, axis=1)
-    if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array) or not np.isfinite(array).all():
-        raise DataError(f"{path}: positions are {shape_text(array)}, expected finite real (n, 2): --map positions=NAME")
+    if array.ndim == 2 and len(lost := np.flatnonzero(~np.isfinite(array).all(axis=1))):
+        raise DataError(
+            f"{path}: {len(lost)} of {len(array)} positions are not finite, the first is number {lost[0]}: repair them "
+            "or leave them out together with their patterns, or name others with --map positions=NAME"
+        )
+    if array.size and array.ndim == 2 and array.shape[1] == 3 and not np.iscomplexobj(array):
+        spans = np.ptp(array.astype(np.float64), axis=0)
+        flat, second, _ = np.argsort(spans)
+        if spans[flat] < FLAT * spans[second]:
+            lines.append(
+                f"assumed: coordinate {flat + 1} of 3 of the positions, nearly the same for all, is the height"
+            )
+            array = np.delete(array, flat, axis=1)
+    if array.ndim != 2 or array.shape[1] != 2 or np.iscomplexobj(array):
+        raise DataError(f"{path}: positions are {shape_text(array)}, expected real (n, 2): --map positions=NAME")
     if len(array) != n:
-        raise DataError(f"{path} has {n} patterns but {len(array)} positions: name others with --map")
+        raise DataError(
+            f"{path} has {n} patterns but {len(array)} positions: leave out those without a partner, or name others "
+            "with --map"
+        )
     if unit is None and found.unit_text:
         if found.unit is None:
             raise DataError(f"{path}: positions are in {shown(found.unit_text)}, which is not known: give --unit")

@@ -71,6 +71,7 @@ def far_field_pixel(found: Found, side: int) -> float | None:
 
 
 def _nearest(positions: NDArray[np.float64]) -> float:
-    """Median distance of a position (n, 2) to its nearest neighbour."""
-    distances, _ = cKDTree(positions).query(positions, k=2)
+    """Median distance of a position (n, 2) to its nearest neighbour at another place."""
+    places = np.unique(positions.round(2), axis=0)
+    distances, _ = cKDTree(places).query(places, k=2)
     return float(np.median(distances[:, 1]))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from fnostab.errors import DataError
+from fnostab.ptychography.scans.archives import listed
 from fnostab.ptychography.scans.arrays import (
     bad_pixels_of,
     complex_of,
@@ -148,7 +149,7 @@ def _import(path: Path, options: ImportOptions) -> Imported:
     scan = replace(scan, positions=scan.positions - (0 if scan.object is not None else scan.positions.min(axis=0)))
     if options.sweeps:
         scan = _reconstructed(scan, options, lines)
-    lines += [f"left: {', '.join(found.left)}"] if found.left else []
+    lines += [f"left: {listed(found.left)}"] if found.left else []
     return Imported(scan, lines)
 
 

@@ -111,6 +111,8 @@ def test_a_mat_file_with_everything_in_it(small, tmp_path):
         (lambda s: {"d": np.fft.ifftshift(s.counts, axes=(1, 2))}, "the zero frequency is at the corner"),
         (lambda s: {"x": s.corners.T}, "positions are (2, n)"),
         (lambda s: {"x": np.c_[s.corners, np.full(100, 3.0)]}, "coordinate 3 of 3"),
+        (lambda s: {"x": np.c_[np.linspace(0, 0.1, 100), s.corners]}, "coordinate 1 of 3"),
+        (lambda s: {"d": s.counts[..., None], "p": s.probe[..., None]}, "took probe"),
         (lambda s: {"p": np.stack([s.probe.real, s.probe.imag])}, "along its first axis"),
         (lambda s: {"p": np.stack([s.probe.real, s.probe.imag], -1)}, "along its last axis"),
         (lambda s: {"p": np.fft.ifftshift(s.probe)}, "the probe has its centre at the corner"),
@@ -300,6 +302,11 @@ def test_compression_that_hdf5_does_not_know_names_the_plugin(small, tmp_path):
         (lambda s: {"d": s.counts * 1j}, "expected real (n, M, M)"),
         (lambda s: {"d": -s.counts - 1}, "all 100 patterns are zero"),
         (lambda s: {"x": np.zeros((0, 3))}, "positions are (0, 3)"),
+        (lambda s: {"x": np.c_[s.corners, s.corners[:, 0]]}, "positions are (100, 3)"),
+        (
+            lambda s: {"x": np.where(np.arange(100)[:, None] > 96, np.nan, s.corners)},
+            "3 of 100 positions are not finite",
+        ),
         (lambda s: {"x": np.array(["a"] * 100)}, "x holds <U1, expected numbers"),
         (lambda s: {"p": np.abs(s.probe)}, "expected a complex one"),
         (lambda s: {"p": 0 * s.probe}, "not zero"),
@@ -330,6 +337,28 @@ def test_an_array_larger_than_the_memory_is_refused(small, tmp_path):
         file.create_dataset("d", (10**9, 1024, 1024), "u2", chunks=(1, 1024, 1024))
         file["p"], file["x"] = small.probe, small.corners
     assert "needs more memory than there is (Unable to allocate" in refusal(tmp_path / "large.h5")
+
+
+def test_rows_and_columns_of_a_raster(small, tmp_path):
+    rows, columns = 4.0 * np.arange(5), 2.0 * np.arange(20)
+    mapped = {"diffraction": "d", "probe": "p", "rows": "y", "columns": "x"}
+    scan, lines = read(npz(small, tmp_path, y=rows, x=columns), mapped)
+    np.testing.assert_array_equal(
+        scan.positions, np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    )
+    assert "assumed: 5 rows and 20 columns of a raster, one row after the other" in lines
+    assert "5 rows and 19 columns of positions" in refusal(npz(small, tmp_path, y=rows, x=columns[:19]), mapped)
+
+
+def test_the_overlap_is_that_of_patterns_at_different_places(small, tmp_path):
+    (once,) = (line for line in read(npz(small, tmp_path))[1] if "overlap" in line)
+    twice = npz(small, tmp_path, d=np.repeat(small.counts, 2, axis=0), x=np.repeat(small.corners, 2, axis=0))
+    assert once in read(twice)[1]
+
+
+def test_what_is_left_is_listed_in_short(small, tmp_path):
+    others = {f"other{k}": np.zeros(1) for k in range(100)}
+    assert read(npz(small, tmp_path, **others))[1][-1].endswith(" and 88 more")
 
 
 def test_a_position_in_an_array_of_its_own(small, tmp_path):
@@ -429,6 +458,6 @@ def test_what_can_be_read_in_two_ways_is_refused(small, tmp_path):
     assert_is(read(npz(small, tmp_path, p=np.moveaxis(parts, 0, -1)))[0], small)
     for either in (parts, parts.swapaxes(0, 1)):
         assert "save it as complex numbers" in refusal(npz(small, tmp_path, p=either))
-    assert "expected finite real (n, 2)" in refusal(npz(small, tmp_path, x=small.corners + 1j))
+    assert "expected real (n, 2)" in refusal(npz(small, tmp_path, x=small.corners + 1j))
     twice = CliRunner().invoke(command, ["import", str(npz(small, tmp_path)), "--map", "probe=p", "--map", "probe=q"])
     assert "--map probe is given twice" in str(twice.exception)
