@@ -11,6 +11,7 @@ CERTAIN_PHOTONS = 30  # expected photons with which a pixel has none by chance o
 MOSTLY = 0.9  # share of frames above which a negative pixel is invalid; rarer ones come from background subtraction
 HOT_FACTOR = 5  # ratio to the third-largest value in the neighbourhood above which a pixel is hot
 LARGEST_INTEGERS = (2**16 - 1, 2**32 - 1, 2**32)  # of uint16 and uint32, whose last one is rounded in float32
+DARK = 0.01  # share of the median frame's intensity below which the beam was off
 NEAR_AXIS = 1  # pixels around the zero frequency that are never hot, since the direct beam may be as sharp
 
 
@@ -19,9 +20,10 @@ class Defects:
     """Pixels and frames of a scan to leave out.
 
     Attributes:
-        empty: frames without a positive value, bool of shape (n,).
+        empty: frames without a positive value, or with almost none beside the others, bool of shape (n,).
         invalid: pixels that are invalid in any frame, or negative in most, bool of shape (M, M).
-        dead: pixels that are 0 in all frames although their neighbours are not, bool of shape (M, M).
+        dead: pixels that are 0 in all frames although their neighbours are not, and rows and columns of the detector
+            that are 0 between others, bool of shape (M, M).
         hot: pixels whose sum over frames is far above that of their neighbours, bool of shape (M, M).
     """
 
@@ -44,7 +46,7 @@ def no_number(diffraction: NDArray[Any]) -> NDArray[np.bool_]:
     found = ~np.isfinite(diffraction)
     if diffraction.dtype.kind in "iu":
         found |= diffraction == np.iinfo(diffraction.dtype).max
-    largest = diffraction.max(where=~found, initial=0)
+    largest = float(diffraction.max(where=~found, initial=0))
     if largest in LARGEST_INTEGERS:
         found |= diffraction == largest
     return np.asarray(found)
@@ -76,4 +78,20 @@ def find_defects(diffraction: NDArray[Any], bad: NDArray[np.bool_]) -> Defects:
     middle = len(total) // 2
     around = slice(middle - NEAR_AXIS, middle + NEAR_AXIS + 1)
     hot[around, around] = False
+    total[hot] = 0
+    dead |= _between(total.sum(axis=0), floor) | _between(total.sum(axis=1), floor)[:, None]
+    with np.errstate(invalid="ignore"):  # of empty frames
+        sums = diffraction.sum(axis=(1, 2), dtype=np.float64, where=~(bad | invalid | hot))
+    empty |= sums < DARK * np.median(sums[~empty]) if not empty.all() else False
     return Defects(np.asarray(empty), invalid & ~bad, dead & ~bad & ~invalid, hot & ~bad)
+
+
+def _between(sums: NDArray[np.float64], floor: float) -> NDArray[np.bool_]:
+    """Zeros of ``sums`` (M,) whose nearest other values on both sides are at least ``floor``."""
+    lit = np.flatnonzero(sums)
+    if not lit.size:
+        return np.zeros(len(sums), bool)
+    after = np.searchsorted(lit, np.arange(len(sums)))
+    inside = (after > 0) & (after < len(lit)) & (sums == 0)
+    before, behind = (sums[lit[(after + step).clip(0, len(lit) - 1)]] for step in (-1, 0))
+    return np.asarray(inside & (np.minimum(before, behind) >= floor))

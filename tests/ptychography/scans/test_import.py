@@ -143,6 +143,28 @@ def test_gaps_are_masked_in_every_type_of_number(small, tmp_path, dtype, largest
     assert scan.mask.sum() == SIDE * (SIDE - 2)
 
 
+@pytest.mark.parametrize("background", [0, 0.02])
+def test_a_pattern_that_was_taken_in_the_dark_is_left_out(small, tmp_path, background):
+    dark = np.random.default_rng(0).poisson(background, (1, SIDE, SIDE))
+    data = np.fft.ifftshift(np.concatenate([dark, small.counts]), axes=(1, 2))
+    path = npz(small, tmp_path, data=data, scan=np.concatenate([small.corners[:1], small.corners]))
+    scan = import_scan(path, ImportOptions(sweeps=1)).scan  # in the dark, ePIE loses the probe, and every orientation
+    np.testing.assert_array_equal(scan.diffraction, small.counts)
+    np.testing.assert_allclose(scan.positions, relative(small.corners), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["counts", "intensity"])
+def test_gaps_of_zeros_between_modules_are_masked(small, tmp_path, kind):
+    data = small.counts * (1 if kind == "counts" else 0.3)
+    data[:, 10:13] = data[:, :, 4:6] = 0
+    data[:, :, -1] = 0  # at the rim there may be no light
+    path = npz(small, tmp_path, data=np.fft.ifftshift(data, axes=(1, 2)))
+    masked = ~import_scan(path, replace(ONE_SWEEP, sweeps=0)).scan.mask
+    assert np.flatnonzero(masked.all(axis=1)).tolist() == [10, 11, 12]
+    assert np.flatnonzero(masked.all(axis=0)).tolist() == [4, 5]
+    assert masked.sum() == 5 * SIDE - 6
+
+
 def test_nothing_is_masked_of_a_good_detector(small, tmp_path):
     assert import_scan(write_npz(tmp_path / "scan.npz", small.tike), ONE_SWEEP).scan.mask.all()
 
