@@ -92,7 +92,7 @@ class Ptychography(Task):
             own |= layer
         below = self.policy.settings_beside(own) if self.policy else {}
         settings = (flatten(profile_settings(profile)) if profile else {}) | below | own
-        if settings.get("data.path"):
+        if settings.get("data.path") is not None:
             settings = _of_measured_data(settings, own)
         for what in INPUTS:
             path = settings.get(f"data.{what}.path")
@@ -233,12 +233,18 @@ def _of_measured_data(settings: dict[str, Any], own: Settings) -> dict[str, Any]
     """Settings of a study on a measured scan, without the profile's simulation settings.
 
     Raises:
+        ConfigError: the path is no text.
         DataError: the scan file can't be read.
     """
     from fnostab.ptychography.physics.input_files import input_sha256
     from fnostab.ptychography.scans.scan_file import read_outline
 
-    path = str(settings["data.path"])
+    path = settings["data.path"]
+    if not isinstance(path, str):
+        raise ConfigError(
+            f"data.path={path} is not accepted: expected the path of a scan file; put ./ before a name that YAML "
+            "reads as a number, a date, a list or true"
+        )
     kept = {name: value for name, value in settings.items() if name in own or not name.startswith("data.")}
     sha256 = input_sha256(path, "scan")
     side = min(DataConfig().N, read_outline(path).side)

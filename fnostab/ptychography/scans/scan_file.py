@@ -142,13 +142,16 @@ def check_place(path: Path) -> None:
     """Check that a scan file can be written to ``path``, before the scan is imported. A scan file may be overwritten.
 
     Raises:
-        DataError: h5py is missing, the folder is missing or not writable, or ``path`` is another file.
+        DataError: h5py is missing, the folder is missing or not writable, ``path`` is another file, or a file is where
+            the figure of a new one is to be written.
     """
     _h5py()
     if not os.access(path.parent, os.W_OK):
         raise DataError(f"--out {path}: {path.parent} is not a writable folder: name another, or make it")
     if path.suffix == ".png":
         raise DataError(f"--out {path}: the figure is written there: name another, as in scan.h5")
+    if not path.exists() and (figure := path.with_suffix(".png")).exists():
+        raise DataError(f"--out {path}: {figure}, where the figure is written, exists: name another, or move it")
     if path.exists():
         try:
             read_outline(path)

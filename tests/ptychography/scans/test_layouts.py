@@ -418,6 +418,31 @@ def test_a_place_where_a_scan_can_not_be_written_is_refused_before_the_work(smal
     assert (tmp_path / "own.npz").exists()
 
 
+def test_a_picture_of_the_name_of_a_new_figure_is_kept(small, tmp_path):
+    path, out, picture = npz(small, tmp_path), tmp_path / "scan.h5", tmp_path / "scan.png"
+    picture.write_bytes(b"of the sample")
+    command_line = [
+        "import",
+        str(path),
+        "--out",
+        str(out),
+        "--sweeps",
+        "0",
+        "--kind",
+        "counts",
+        "--positions",
+        "corner",
+    ]
+    command_line += [word for name, place in MAPPED.items() for word in ("--map", f"{name}={place}")]
+    refused = CliRunner().invoke(command, command_line)
+    assert f"{picture}, where the figure is written, exists: name another, or move it" in str(refused.exception)
+    assert picture.read_bytes() == b"of the sample"
+    picture.unlink()
+    for _ in range(2):  # the scan file and the figure are replaced together
+        CliRunner().invoke(command, command_line, catch_exceptions=False)
+    assert picture.stat().st_size > 10_000
+
+
 def test_links_and_parts_of_an_array_that_are_in_files_left_behind_are_named(small, tmp_path):
     with h5py.File(tmp_path / "part.h5", "w") as file:
         file["d"] = small.counts[:50]

@@ -50,6 +50,12 @@ def trained(spec, folder):
     return Trained(run_trial(spec, folder / "trial"), folder / "trial")
 
 
+@pytest.mark.parametrize("path", [1000.0, True, False, 0, ["a"]])  # what YAML makes of 1e3, on, off, 0 and [a]
+def test_a_path_that_is_no_text_is_refused(path):
+    with pytest.raises(ConfigError, match=r"expected the path of a scan file; put \./ before a name that YAML reads"):
+        Ptychography().resolve([{"data.path": path}], "small")
+
+
 def test_the_size_follows_the_scan_and_the_profile_s_simulation_is_left_out(scan, tmp_path):
     settings = spec_of(scan, tmp_path).settings
     assert (settings["data.N"], settings["model.N"], settings["data.set_phi"]) == (SIDE, SIDE, True)
