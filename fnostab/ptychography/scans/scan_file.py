@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 Kind = Literal["counts", "intensity", "amplitude"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMAT, VERSION = "fnostab-scan", 1
-ARRAYS = {"diffraction": 3, "probe": 2, "positions": 2, "mask": 2, "object": 2}  # with their number of dimensions
+ARRAYS = {  # with their number of dimensions and kinds of dtype
+    "diffraction": (3, "fiu"),
+    "probe": (2, "c"),
+    "positions": (2, "fiu"),
+    "mask": (2, "b"),
+    "object": (2, "c"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +131,8 @@ def read_scan(path: str | Path) -> Scan:
         arrays = {name: file[name][()] for name in ARRAYS if name in file}
         sources = {name: str(file[name].attrs.get("source", "unknown")) for name in arrays}
         size = file.attrs.get("pixel_size")
+    if not 0 <= arrays["diffraction"].min() <= arrays["diffraction"].max() < np.inf:
+        raise DataError(f"{path} holds patterns that are negative or not finite: import the scan again")
     return Scan(kind=outline.kind, pixel_size=None if size is None else float(size), sources=sources, **arrays)
 
 
@@ -191,16 +199,29 @@ def _outline(path: str | Path, file: "h5py.File") -> Outline:
         raise DataError(f"{path} is an HDF5 file, but not a scan file of fnostab: {remedy}")
     if file.attrs.get("version") != VERSION:
         raise DataError(f"{path} has version {file.attrs.get('version')}, expected {VERSION}: import the scan again")
-    for name, dimensions in ARRAYS.items():
-        if (name in file and file[name].ndim != dimensions) or (name not in file and name != "object"):
-            raise DataError(f"{path} has no {name} of {dimensions} dimensions: import the scan again")
+    for name, (dimensions, kinds) in ARRAYS.items():
+        array = file.get(name)
+        if array is None and name == "object":
+            continue
+        if getattr(array, "ndim", None) != dimensions or array.dtype.kind not in kinds:
+            found = f"{array.shape} {array.dtype}" if hasattr(array, "shape") else "missing"
+            what = {"c": "complex numbers", "b": "bool"}.get(kinds, "real numbers")
+            raise DataError(
+                f"{path}: {name} is {found}, expected {dimensions} dimensions of {what}: import the scan again"
+            )
     kind = str(file["diffraction"].attrs.get("kind"))
     if kind not in KINDS:
         raise DataError(f"{path} holds diffraction of kind {kind!r}, expected {', '.join(KINDS)}: import it again")
     n, *shape = file["diffraction"].shape
-    if file["probe"].shape != tuple(shape) or file["mask"].shape != tuple(shape) or file["positions"].shape != (n, 2):
+    expected = {"probe": (shape[0],) * 2, "mask": (shape[0],) * 2, "positions": (n, 2)}
+    if not n or shape[0] != shape[1] or any(file[name].shape != size for name, size in expected.items()):
         raise DataError(f"{path} holds arrays whose shapes do not fit each other: import the scan again")
-    return Outline(shape[0], kind, file["probe"][()], file["positions"][()], "object" in file)  # type: ignore[arg-type]
+    probe, positions = file["probe"][()], file["positions"][()]
+    if not (np.isfinite(probe).all() and probe.any() and np.isfinite(positions).all()):
+        raise DataError(f"{path} holds a probe that is zero, or values that are not finite: import the scan again")
+    if "object" in file and (positions.min() < 0 or (positions.max(axis=0) + shape[0] > file["object"].shape).any()):
+        raise DataError(f"{path}: some positions lie outside the object: import the scan again")
+    return Outline(shape[0], kind, probe, positions, "object" in file)  # type: ignore[arg-type]
 
 
 def _reason(error: Exception) -> str:

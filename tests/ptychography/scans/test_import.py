@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from fnostab.ptychography.cli.data import command
 from fnostab.ptychography.scans.importing import ImportOptions, import_scan
 from fnostab.ptychography.scans.orientation import ORIENTATIONS
 from fnostab.ptychography.scans.resizing import crop_probe
-from fnostab.ptychography.scans.scan_file import read_scan, write_scan
+from fnostab.ptychography.scans.scan_file import Scan, read_scan, write_scan
 
 h5py = pytest.importorskip("h5py")
 ONE_SWEEP = ImportOptions(sweeps=1, orientation="+row,+column")
@@ -64,6 +65,34 @@ def test_a_scan_file_gives_back_what_was_written(small, tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(scan, name))
     assert (again.kind, again.pixel_size, again.sources) == (scan.kind, scan.pixel_size, scan.sources)
     assert [path.name for path in tmp_path.glob("scan.h5*")] == ["scan.h5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("mask", lambda mask: mask.astype(np.uint8), "mask is (16, 16) uint8, expected 2 dimensions of bool"),
+        ("probe", np.abs, "probe is (16, 16) float32, expected 2 dimensions of complex numbers"),
+        ("probe", np.zeros_like, "a probe that is zero"),
+        ("positions", lambda positions: positions * np.nan, "values that are not finite"),
+        ("positions", lambda positions: positions + 9, "some positions lie outside the object"),
+        ("positions", lambda positions: positions.astype("S8"), "positions is (100, 2) |S8"),
+        ("diffraction", lambda diffraction: diffraction - 1, "patterns that are negative or not finite"),
+        ("diffraction", lambda diffraction: diffraction * np.nan, "patterns that are negative or not finite"),
+        ("diffraction", lambda diffraction: diffraction[:, :12], "shapes do not fit each other"),
+        ("object", lambda image: image[:-9], "some positions lie outside the object"),
+    ],
+)
+def test_a_scan_file_that_was_changed_by_hand_is_checked(small, tmp_path, name, change, said):
+    path = tmp_path / "scan.h5"
+    counts, mask = small.counts.astype(np.float32), np.ones((SIDE, SIDE), bool)
+    write_scan(Scan(counts, "counts", small.probe, small.corners, mask, small.object), path)
+    with h5py.File(path, "r+") as file:
+        attributes, changed = dict(file[name].attrs), change(file[name][()])
+        del file[name]
+        file[name] = changed
+        file[name].attrs.update(attributes)
+    with pytest.raises(DataError, match=re.escape(said)):
+        read_scan(path)
 
 
 @pytest.mark.parametrize("name", [*ORIENTATIONS][1:])
