@@ -30,6 +30,7 @@ from fnostab.ptychography.scans.orientation import orient, turned
 from fnostab.ptychography.scans.resizing import central, crop_probe
 from fnostab.ptychography.scans.scan_file import Kind, Scan
 
+OFF_CENTRE = 0.05  # share of the side by which a beam is off the centre
 ENOUGH_PATTERNS = 200  # patterns to average, approximately
 
 
@@ -180,9 +181,21 @@ def _centred(
             raise DataError(
                 f"{path}: the zero frequency is neither at the centre nor at the corner: give --zero-frequency"
             )
+        lines += _off_centre(np.fft.fftshift(mean) if place == "corner" else mean)
     if place == "corner":
         return np.fft.fftshift(diffraction, axes=(1, 2)), np.fft.fftshift(bad)
     return diffraction, bad
+
+
+def _off_centre(mean: NDArray[np.float64]) -> Iterator[str]:
+    """Report a mean pattern (M, M) whose centre of mass is far from its centre."""
+    offsets = np.arange(len(mean)) - len(mean) // 2
+    down, right = (float((mean.sum(axis=axis) * offsets).sum() / mean.sum()) for axis in (1, 0))
+    if max(abs(down), abs(right)) > OFF_CENTRE * len(mean):
+        yield (
+            f"checked: the mean pattern's centre of mass lies {down:+.1f} rows and {right:+.1f} columns off the zero "
+            "frequency: cut the patterns around the beam, or else the probe gets a phase ramp"
+        )
 
 
 @np.errstate(over="ignore")  # what float32 does not hold is refused afterwards

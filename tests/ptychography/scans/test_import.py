@@ -172,6 +172,17 @@ def test_gaps_are_masked_in_every_type_of_number(small, tmp_path, dtype, largest
     assert scan.mask.sum() == SIDE * (SIDE - 2)
 
 
+def test_a_beam_off_the_centre_is_reported(small, tmp_path):
+    def lines(shift):
+        data = np.fft.ifftshift(np.roll(small.counts, shift, axis=(1, 2)), axes=(1, 2))
+        imported = import_scan(npz(small, tmp_path, data=data), replace(ONE_SWEEP, sweeps=0))
+        return [line for line in imported.lines if "centre of mass" in line]
+
+    assert lines((0, 0)) == []
+    (line,) = lines((3, -2))
+    assert "lies +2.4 rows and -1.8 columns off the zero frequency: cut the patterns around the beam" in line
+
+
 @pytest.mark.parametrize("background", [0, 0.02])
 def test_a_pattern_that_was_taken_in_the_dark_is_left_out(small, tmp_path, background):
     dark = np.random.default_rng(0).poisson(background, (1, SIDE, SIDE))
