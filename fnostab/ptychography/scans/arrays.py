@@ -201,7 +201,7 @@ def bad_pixels_of(
                 raise DataError(
                     f"{path}: {name} is {shape_text(array)}, expected {shape[1:]}: name another with --map {name}=NAME"
                 )
-            off = (array == 0) if name == "mask" else (array != 0)
+            off = ((array == 0) | np.isnan(array)) if name == "mask" else (array != 0)
             if array.ndim == 3:
                 lines.append(f"assumed: a pixel counts if {name} counts it in all patterns")
                 off = off.any(axis=0)

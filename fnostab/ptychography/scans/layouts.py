@@ -33,6 +33,7 @@ LENGTHS: dict[str, Unit] = {  # units attributes of HDF5, in lower case
     "\u00b5m": "micrometre",
     "\u03bcm": "micrometre",
     "micron": "micrometre",
+    "\u00e5": "angstrom",
     "nm": "nanometre",
     "pixel": "pixel",
     "px": "pixel",

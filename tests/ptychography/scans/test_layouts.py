@@ -254,6 +254,8 @@ def test_a_mask_of_the_opposite_meaning_is_refused_and_mapped(small, tmp_path):
     path = write_cxi(tmp_path / "few.cxi", small, mask=np.pad(np.zeros((4, 4), np.uint32), 6, constant_values=1))
     assert "the mask leaves 16 of 256 pixels" in refusal(path, {})
     assert read(path, {"bad": DETECTOR + "mask"})[0].mask.sum() == 16  # few, and said to be so
+    not_numbers = npz(small, tmp_path, m=np.where(good, 1.0, np.nan))
+    np.testing.assert_array_equal(read(not_numbers, MAPPED | {"mask": "m"})[0].mask, good)
     raster = npz(small, tmp_path, d=small.counts.reshape(10, 10, 16, 16), m=np.ones((10, 10, 1, 1)) * good)
     np.testing.assert_array_equal(read(raster, MAPPED | {"mask": "m"})[0].mask, good)
 
