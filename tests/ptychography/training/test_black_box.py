@@ -54,7 +54,8 @@ def test_it_holds_three_files_without_pickle(nonfinite):
         assert b"\x80\x02" not in path.read_bytes()[:2]
     about = json.loads((folder(nonfinite) / BLACK_BOX_FILE).read_text())
     assert (about["outcome"], about["failure_step"]) == ("nonfinite", BAD_STEP)
-    assert about["environment"]["packages"]["torch"] == torch.__version__
+    version = about["environment"]["packages"]["torch"]  # the build after the + is not in the metadata of every wheel
+    assert version.split("+")[0] == torch.__version__.split("+")[0]
 
 
 def test_it_is_announced_for_the_upload(nonfinite):
