@@ -7,35 +7,33 @@ written it: it also holds the trials' quality measures (``measure.NAME``) and th
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fnostab.errors import DecisionError, os_errors_as
 from fnostab.record.csv_text import check_decimals, csv_errors, parse_csv, parse_number, read_text
 from fnostab.record.outcomes import Outcome
 from fnostab.record.safe_files import write_whole
+from fnostab.record.settings import shown
 from fnostab.record.table import STAGES, Table, TrialRow, known_outcome
-from fnostab.record.table_study import (
-    ABSENT,
-    PREFIX,
-    REPEATED,
-    TableStudy,
-    is_missing,
-    missing_seeds,
-    missing_text,
-    repeated_arms,
-    repeated_text,
-)
+from fnostab.record.table_study import ABSENT, PREFIX, REPEATED, TableStudy, is_missing, parse_json
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 REQUIRED = ("arm", "seed", "outcome", "val_loss")
 MORE_COLUMNS = ("scheduled_steps", "rules_held", "grad_ratio", "run_id")
 NOT_JUDGED = "not_judged"  # column for rules that could not be judged
 MEASURE = "measure."
+T = TypeVar("T")
 MOST_DIGITS = 39  # of an integer, as of 128 bits
 FLOAT_DIGITS = 15  # of one that another program wrote as a float
+SEEDS = TypeAdapter[Mapping[str, tuple[int, ...]]](dict[str, tuple[Annotated[int, Field(ge=0)], ...]])  # by arm
+ARMS = TypeAdapter[Mapping[str, str]](dict[str, str])
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may run a cell that starts like this
 
 
@@ -64,9 +62,9 @@ def read_table(path: str | Path) -> Table:
         seen[key] = line
         stages.setdefault(stage, []).append(row)
         if not is_missing(fields.get(ABSENT)):
-            missing[stage] = missing_seeds(fields[ABSENT] or "", where)
+            missing[stage] = _mapping(SEEDS, fields[ABSENT] or "", f"{where}: {ABSENT}")
         if not is_missing(fields.get(REPEATED)):
-            same_settings[stage] = repeated_arms(fields[REPEATED] or "", where)
+            same_settings[stage] = _mapping(ARMS, fields[REPEATED] or "", f"{where}: {REPEATED}")
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
     missing = {  # rows may have been added since
@@ -87,7 +85,8 @@ def write_table(path: str | Path, table: Table) -> None:
     constants = table.study.cells() if table.study else {}
     more = [NOT_JUDGED] if any(row.not_judged for _, row in rows) else []
     of_stage = {
-        s: [missing_text(table.missing.get(s)), repeated_text(table.same_settings.get(s, {}))] for s in table.stages
+        stage: [json.dumps(column[stage]) if stage in column else "" for column in (table.missing, table.same_settings)]
+        for stage in table.stages
     }
     header = [*COLUMNS, *MORE_COLUMNS, *(MEASURE + name for name in measures), *more, *constants, ABSENT, REPEATED]
     cells = [
@@ -151,6 +150,13 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
             raise DecisionError(f"{path}: {name} has more than one value: {found_values}; write the same in each row")
         found[name] = values.pop()
     return found
+
+
+def _mapping(kind: TypeAdapter[T], text: str, what: str) -> T:
+    try:
+        return kind.validate_python(parse_json(text, what))
+    except ValidationError as error:
+        raise DecisionError(f"{what}={shown(text)} is not accepted: {error.errors()[0]['msg']}") from None
 
 
 def _measure_columns(columns: Iterable[str], study: TableStudy | None) -> dict[str, str]:

@@ -2,29 +2,27 @@
 
     study.control, study.architecture, study.metric, study.measures, study.margin, study.alpha, ...
 
-They hold everything that the answer needs beside the trials. Lists are separated by semicolons.
+They hold everything that the answer needs beside the trials. Lists and mappings are JSON.
 """
 
 import difflib
-import re
-from collections.abc import Mapping, Sequence
-from itertools import groupby, pairwise
+import json
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from fnostab.errors import DecisionError
-from fnostab.record.settings import Frozen, explain
+from fnostab.record.settings import Frozen, explain, shown, value_text
 from fnostab.record.trial import FollowUpCriterion, Measure, Metric
 
 PREFIX = "study."
-ABSENT = "study.missing"  # missing seeds of the study, by arm: "control 3; control 5-9"
-REPEATED = "study.same_settings"  # arms with the settings of another: "twin = control"
-NOTHING = "nothing"  # known to be missing; an empty cell means unknown
+ABSENT = "study.missing"  # missing seeds of the study, by arm: {"control": [3, 5]}; an empty cell means unknown
+REPEATED = "study.same_settings"  # arms with the settings of another: {"twin": "control"}
 MISSING = ("", "na", "nan", "<na>")  # missing values as R, pandas and people write them
-STRESSED = "an arm, its name at a value, and the value, as in plain plain_3 3; plain plain_6 6"
-MOST_MISSING = 100_000  # seeds in a row
-DIRECTIONS = {"higher": True, "lower": False}
+STRESSED = 'the values of each arm by name, as in {"plain": {"plain_3": 3, "plain_6": 6}}'
+STRUCTURED = ("measures", "caveats", "same_for_all", "follow_up_criteria", "arms", "stressed", "next_of")
 ROLES = ("architecture", "clipping")
 MISSPELT = 0.8  # similarity to a known name from which another column is taken for it
 
@@ -107,35 +105,10 @@ class TableStudy(Frozen):
 
     def cells(self) -> dict[str, str]:
         """Values by column."""
-        along = next((name for values in self.arms.values() for name in values), "")
-        values = {
-            "name": self.name,
-            "control": self.control,
-            **dict(sorted(self.roles.items())),
-            "metric": self.metric.name,
-            "metric_of": self.metric.of or "",
-            "higher_is_better": str(self.metric.higher_is_better).lower(),
-            "measures": _joined(_measure(name, measure) for name, measure in self.measures.items()),
-            "margin": "" if self.margin is None else repr(self.margin),
-            "smallest_effect": repr(self.smallest_effect),
-            "lengths": self.lengths,
-            "alpha": repr(self.alpha),
-            "look": str(self.look),
-            "looks_planned": str(self.looks_planned).lower(),
-            "failure_judged": str(self.failure_judged).lower(),
-            "same_for_all": _joined(self.same_for_all),
-            "caveats": _joined(self.caveats),
-            "follow_up": self.follow_up or "",
-            "follow_up_criteria": _joined(self.follow_up_criteria),
-            "along": along,
-            "along_arms": _joined(f"{arm} {values[along]!r}" for arm, values in self.arms.items()),
-            "knob": self.knob or "",
-            "stressed": _joined(
-                f"{name} {arm} {value!r}" for name, of_name in self.stressed.items() for arm, value in of_name.items()
-            ),
-            "next_of": _joined(f"{arm} {command}" for arm, command in self.next_of.items()),
-        }
-        return {PREFIX + name: text for name, text in values.items()}
+        facts = self.model_dump(mode="json", exclude={"roles", "metric"})
+        of_metric = {"metric": self.metric.name, "metric_of": self.metric.of}
+        facts |= {**of_metric, "higher_is_better": self.metric.higher_is_better, **self.roles}
+        return {PREFIX + name: "" if fact in (None, [], {}) else value_text(fact) for name, fact in facts.items()}
 
     @classmethod
     def parse(cls, cells: Mapping[str, str], where: str) -> "TableStudy | None":
@@ -157,115 +130,25 @@ class TableStudy(Frozen):
             if known := [PREFIX + name for name in text if PREFIX + name in cls(control="").cells()]:
                 raise DecisionError(f"{where} has {known[0]} but no {PREFIX}control: add that, with the control arm")
             return None
-        metric: dict[str, Any] = {"name": text.get("metric", "loss"), "of": text.get("metric_of")}
+        values: dict[str, Any] = {name: text[name] for name in cls.model_fields if name in text}
+        values |= {name: parse_json(text[name], f"{where}: {PREFIX}{name}") for name in STRUCTURED if name in text}
+        values["metric"] = {"name": text.get("metric", "loss"), "of": text.get("metric_of")}
         if "higher_is_better" in text:
-            metric["higher_is_better"] = text["higher_is_better"].lower()
-        values: dict[str, Any] = {
-            "metric": metric,
-            "roles": {role: text[role] for role in ROLES if role in text},
-            "measures": dict(_parse_measure(part, where) for part in _split(text.get("measures", ""))),
-            "same_for_all": _split(text.get("same_for_all", "")),
-            "caveats": _split(text.get("caveats", "")),
-            "follow_up_criteria": _split(text.get("follow_up_criteria", "")),
-            "next_of": dict(part.partition(" ")[::2] for part in _split(text.get("next_of", ""))),
-            "stressed": {},
-        }
-        if "along" in text:
-            parts = (_parse_value("along_arms", part, where) for part in _split(text.get("along_arms", "")))
-            values["arms"] = {arm: {text["along"]: value} for (arm,), value in parts}
-        for part in _split(text.get("stressed", "")):
-            (name, arm), value = _parse_value("stressed", part, where, n_names=2)
-            values["stressed"].setdefault(name, {})[arm] = value
-        plain = ("name", "control", "margin", "smallest_effect", "lengths", "alpha", "follow_up", "knob")
-        values |= {name: text[name] for name in plain if name in text}
-        if "look" in text:
-            values["look"] = text["look"].removesuffix(".0")
-        values |= {name: text[name].lower() for name in ("looks_planned", "failure_judged") if name in text}
+            values["metric"]["higher_is_better"] = text["higher_is_better"]
+        values["roles"] = {role: text[role] for role in ROLES if role in text}
         try:
             return cls.model_validate(values, strict=False)
         except DecisionError as error:
             raise DecisionError(f"{where}: {PREFIX}{error}") from None
 
 
-def _joined(parts: Any) -> str:
-    return "; ".join(part.replace(";", ",") for part in parts)
+def parse_json(text: str, what: str) -> Any:
+    """Parse a cell with a list or a mapping; an error names it as ``what``.
 
-
-def _split(text: str) -> Sequence[str]:
-    return tuple(part.strip() for part in text.split(";") if part.strip())
-
-
-def _measure(name: str, measure: Measure) -> str:
-    return f"{name} {'higher' if measure.higher_is_better else 'lower'} {measure.margin!r}"
-
-
-def _parse_measure(text: str, where: str) -> tuple[str, Measure]:
-    match text.rsplit(" ", 2):
-        case [name, direction, margin] if direction in DIRECTIONS:
-            try:
-                return name, Measure(higher_is_better=DIRECTIONS[direction], margin=float(margin))
-            except ValueError:
-                pass
-    raise DecisionError(f"{where}: study.measures has {text!r}, expected a name, higher or lower, and a margin")
-
-
-def _parse_value(column: str, text: str, where: str, n_names: int = 1) -> tuple[list[str], float]:
-    """Parse names and a number, as in ``deep 8``."""
-    *found, number = text.split()
+    Raises:
+        DecisionError: the text is not JSON.
+    """
     try:
-        if len(found) == n_names:
-            return found, float(number)
-    except ValueError:
-        pass
-    raise DecisionError(
-        f"{where}: {PREFIX}{column} has {text!r}, expected {'a name' if n_names == 1 else 'two names'} and a number"
-    )
-
-
-def missing_text(missing: Mapping[str, Sequence[int]] | None) -> str:
-    """Format seeds by arm as a cell of the column `ABSENT`; None means unknown."""
-    if missing is None:
-        return ""
-    parts = []
-    for arm, seeds in missing.items():
-        runs = groupby(enumerate(sorted(seeds)), lambda each: each[1] - each[0])  # of consecutive seeds
-        for of_run in ([seed for _, seed in run] for _, run in runs):
-            parts.append(f"{arm} {of_run[0]}" + (f"-{of_run[-1]}" if len(of_run) > 1 else ""))
-    return "; ".join(parts) or NOTHING
-
-
-def missing_seeds(text: str, where: str) -> dict[str, tuple[int, ...]]:
-    """Parse a cell written by `missing_text` into seeds by arm.
-
-    Raises:
-        DecisionError: the cell has another form.
-    """
-    found: dict[str, tuple[int, ...]] = {}
-    for part in _split(text) if text.strip() != NOTHING else ():
-        arm, _, seeds = part.rpartition(" ")
-        match = re.fullmatch(r"([0-9]{1,39})(?:-([0-9]{1,39}))?", seeds)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
-        if not arm or not first <= last < first + MOST_MISSING:
-            raise DecisionError(
-                f"{where}: {ABSENT} has {part!r}, expected an arm and a seed, or first and last as in 3-9"
-            )
-        found[arm] = (*found.get(arm, ()), *range(first, last + 1))
-    return found
-
-
-def repeated_text(same_settings: Mapping[str, str]) -> str:
-    """Format arms with the settings of another, each with that arm, as a cell of the column `REPEATED`."""
-    return _joined(f"{arm} = {other}" for arm, other in same_settings.items())
-
-
-def repeated_arms(text: str, where: str) -> dict[str, str]:
-    """Parse a cell written by `repeated_text`.
-
-    Raises:
-        DecisionError: the cell has another form.
-    """
-    pairs = [(arm.strip(), other.strip()) for arm, _, other in (part.partition("=") for part in _split(text))]
-    for arm, other in pairs:
-        if not arm or not other:
-            raise DecisionError(f"{where}: {REPEATED} has {text!r}, expected two arms, as in twin = control")
-    return dict(pairs)
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DecisionError(f"{what}={shown(text)} is not accepted: expected JSON as in an export") from None

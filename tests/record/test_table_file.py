@@ -1,6 +1,7 @@
 """A table of trials as a CSV file."""
 
 import csv
+import json
 import math
 import re
 import resource
@@ -200,23 +201,27 @@ def test_a_study_must_be_one(tmp_path):
     with pytest.raises(DecisionError, match=r"has study.higher_is_better but no study.control: add that"):
         read_table(path)
     path.write_text(f"{HEADER},study.control,study.measures\n{GOOD},control,sharp up 2\n")
-    with pytest.raises(DecisionError, match=r"study.measures has 'sharp up 2', expected a name, higher or lower"):
+    with pytest.raises(DecisionError, match=r"study.measures='sharp up 2' is not accepted: expected JSON"):
+        read_table(path)
+    path.write_text(f"{HEADER},study.control,study.missing\n{GOOD},control,3\n")
+    with pytest.raises(DecisionError, match=r"line 2: study.missing='3' is not accepted: "):
         read_table(path)
 
 
 @pytest.mark.parametrize(
     ("stressed", "why"),
     [
-        ("", "stressed lacks the control 'control'"),
-        ("new control_2 2", "stressed lacks the control 'control'"),
-        ("plain control 1; plain control_4 4; plain control_2 2", r"stressed has .*4.0, 2.0\]\]; expected values"),
-        ("plain control 1; plain control_4 4; new new_4 4; new new_1 1", "those of every arm rise, or"),
-        ("plain control 0; plain control_4 4", "expected values of lr above 0"),
+        ({}, "stressed lacks the control 'control'"),
+        ({"new": {"control_2": 2}}, "stressed lacks the control 'control'"),
+        ({"plain": {"control": 1, "control_4": 4, "control_2": 2}}, r"stressed has .*4.0, 2.0\]\]; expected values"),
+        ({"plain": {"control": 1, "control_4": 4}, "new": {"new_4": 4, "new_1": 1}}, "those of every arm rise, or"),
+        ({"plain": {"control": 0, "control_4": 4}}, "expected values of lr above 0"),
     ],
 )
 def test_a_stress_study_needs_the_values_of_control_and_their_order(read, stressed, why):
+    cell = json.dumps(stressed).replace('"', '""')
     with pytest.raises(DecisionError, match=rf"csv: study.{why}" if why.startswith("stressed") else why):
-        read(f"{GOOD},control,lr,{stressed}", header=f"{HEADER},study.control,study.knob,study.stressed")
+        read(f'{GOOD},control,lr,"{cell}"', header=f"{HEADER},study.control,study.knob,study.stressed")
 
 
 @pytest.mark.parametrize(
