@@ -31,7 +31,8 @@ from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console as SafeConsole
 from fnostab.show.console import say, timed
-from fnostab.show.view import StudyView
+from fnostab.show.state import StudyState
+from fnostab.show.view import Display
 from fnostab.study.study import Study
 from fnostab.tasks.contract import Estimates
 from fnostab.tasks.python_arguments import not_accepted, seeds_of
@@ -232,7 +233,16 @@ def _work_off(
     alike = FailuresAlike()
     # A Python task names its metric; for a program, the first trial that ends shows whether it records the metric.
     knows_metric = any(trial.spec.argv is None or trial.outcome is Outcome.CONVERGED for trial in trials)
-    with StudyView(title, trials, launcher.jobs, Console(quiet=True) if launcher.live else console) as view:
+
+    def state(running: Sequence[TrialProgress]) -> StudyState:
+        at_work = {trial for trial in running if not trial.queued}
+        for trial in trials:
+            trial.running = trial in at_work
+        waits = f"records wait on disk: {recording.trouble}" if recording.trouble else None
+        return StudyState(title, trials, launcher.jobs, trouble=launcher.trouble or waits)
+
+    known = {trial.name for trial in trials if trial.finished}
+    with Display(Console(quiet=True) if launcher.live else console, known) as view:
         try:
             while waiting or running:
                 _stop_if_cancelled(trials, launcher, console)
@@ -246,17 +256,17 @@ def _work_off(
                             say(console, line)
                     if said := alike.take(ended):
                         say(console, said)
-                        view.was_told(ended)
+                        view.was_told(ended.name)
                         waiting.clear()
                 for ended in newly_ended:  # after `alike` is updated
                     if retries.wants_again(ended) and not alike.found:
                         say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); retrying")
-                        view.was_told(ended)
+                        view.was_told(ended.name)
                         waiting.append(ended)
                 for trial in running:
                     if not trial.queued:
                         trial.update()
-                view.update(running, recording.trouble, launcher.trouble)
+                view.update(state(running))
                 time.sleep(POLL_S)
         except BaseException as error:
             error.add_note(launcher.leaving)  # shown to whoever is notified
@@ -264,8 +274,9 @@ def _work_off(
                 say(console, launcher.leaving)
             finally:
                 launcher.leave()
+            view.study = state([])
             raise
-        view.update([], recording.trouble, None)
+        view.update(state([]))
 
 
 def _started(waiting: list[TrialProgress], launcher: Launcher) -> list[TrialProgress]:

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from fnostab.record.progress import TrialProgress
 from fnostab.show.console import say
 from fnostab.show.rendering import arms_table, line_of_end, line_of_progress, summary, trials_table
 from fnostab.show.state import StudyState
@@ -23,9 +21,10 @@ IN_ONE_LINE = 4  # trials whose progress fits into a plain line
 
 
 class Display:
-    """Shows the states of a study one after the other. Use as a context manager.
+    """Shows a study: arms x seeds, outcomes, the progress of running trials. Use as a context manager.
 
-    The end of trials that are ``known``, by name, is not reported.
+    `update` may be called often: a terminal is drawn at most twice a second. The end of trials that are ``known``, by
+    name, is not reported.
 
     Attributes:
         study: the last state, which stays on the screen at the end.
@@ -85,48 +84,6 @@ class Display:
     def _print(self, line: str) -> None:
         say(self.console, line)
         self._line_s = time.monotonic()
-
-
-class StudyView:
-    """Shows a study that `run_study` runs: arms x seeds, the outcome of each trial, the progress of running trials.
-
-    Use as a context manager and call `update` often; it draws at most twice a second.
-    """
-
-    def __init__(self, title: str, trials: Sequence[TrialProgress], jobs: int, console: Console) -> None:
-        self.title = title
-        self.trials = trials
-        self.jobs = jobs
-        self._display = Display(console, {t.name for t in trials if t.finished})
-
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._display.study = self._state([], None)  # no trial runs any more
-        self._display.__exit__(kind, error, tb)
-
-    def was_told(self, trial: TrialProgress) -> None:
-        """Print no line about the end of this attempt, since the caller has reported it."""
-        self._display.was_told(trial.name)
-
-    def update(self, running: Sequence[TrialProgress], unsent: str | None, unseen: str | None = None) -> None:
-        """Show the state of all trials.
-
-        Args:
-            running: trials that run or wait in a queue.
-            unsent: why records wait on disk; None if they are sent.
-            unseen: why the state of trials is not up to date; None if it is.
-        """
-        trouble = unseen or (f"records wait on disk: {unsent}" if unsent else None)
-        self._display.update(self._state([trial for trial in running if not trial.queued], trouble))
-
-    def _state(self, running: Sequence[TrialProgress], trouble: str | None) -> StudyState:
-        at_work = set(running)
-        for trial in self.trials:
-            trial.running = trial in at_work
-        return StudyState(self.title, self.trials, self.jobs, trouble=trouble)
 
 
 def snapshot(study: StudyState, console: Console) -> None:

@@ -12,7 +12,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialState
 from fnostab.show import rendering, view
 from fnostab.show.state import StudyState
-from fnostab.show.view import Display, StudyView, snapshot
+from fnostab.show.view import Display, snapshot
 from fnostab.study.study import load_study
 
 NOW = 1_800_000_000.0
@@ -41,13 +41,20 @@ def under_way(trials):
     return trials[8:10]
 
 
+def state_of(trials, running, trouble=None):
+    for trial in trials:
+        trial.running = any(trial is each for each in running)
+    return StudyState(TITLE, trials, 2, trouble=trouble)
+
+
 def shown(trials, *, width=80, terminal=True, trouble=None, running=None):
     """The text of a view that was updated once and then closed."""
     console = Console(file=StringIO(), width=width, height=40, force_terminal=terminal, color_system=None)
-    with StudyView(TITLE, trials, 2, console) as study_view:
-        study_view.update(under_way(trials) if running is None else running, trouble)
-        if study_view._display._live is not None:
-            study_view._display._live.refresh()  # it does so by itself twice a second
+    with Display(console, {trial.name for trial in trials if trial.finished}) as display:
+        display.update(state_of(trials, under_way(trials) if running is None else running, trouble))
+        if display._live is not None:
+            display._live.refresh()  # it does so by itself twice a second
+        state_of(trials, [])
     return console.file.getvalue()
 
 
@@ -121,12 +128,12 @@ def test_every_state_has_a_symbol_of_its_own():
 def test_without_a_terminal_there_is_a_line_for_each_end_and_the_table_last(trials):
     trials[0].outcome = None  # ends later
     console = Console(file=StringIO(), width=80, force_terminal=False)
-    with StudyView(TITLE, trials, 2, console) as study_view:
-        study_view.update(under_way(trials), None)
+    with Display(console, {trial.name for trial in trials if trial.finished}) as display:
+        display.update(state_of(trials, under_way(trials)))
         assert console.file.getvalue().count("\n") == 2  # killed and infra_error ended while it was looked at
         trials[0].outcome, trials[0].failure_step = Outcome.COLLAPSED, 77
-        study_view.update(under_way(trials), None)
-        study_view.update(under_way(trials), None)
+        display.update(state_of(trials, under_way(trials)))
+        display.update(state_of(trials, under_way(trials)))
     text = console.file.getvalue()
     assert text.count("control-0: collapsed at step 77, 100 s") == 1
     assert "\x1b" not in text
@@ -146,7 +153,7 @@ def test_plain_progress_is_never_silent_for_long(trials, monkeypatch):
     monkeypatch.setattr(view, "LINE_EVERY_S", 0.0)
     text = shown(trials, terminal=False, trouble="no tracking server answers")
     assert "opt_fix-2 1234/8620 loss 0.0123 grad norm 1.23e+03" in text
-    assert "records wait on disk: no tracking server answers" in text
+    assert "no tracking server answers" in text
 
 
 def test_many_trials_under_way_do_not_fill_the_screen():
