@@ -31,9 +31,9 @@ from fnostab.monitor.sinks import SinkWriter, last_step_of
 from fnostab.monitor.steps import Step
 from fnostab.monitor.watches import Watches
 from fnostab.record import names
-from fnostab.record.early_tags import early_tags
 from fnostab.record.journal import Sink
 from fnostab.record.outcome_rules import OutcomeRules, Validation
+from fnostab.record.outcome_tags import outcome_tags
 from fnostab.record.outcomes import Judgement, Outcome
 from fnostab.record.process_end import outcome_of
 from fnostab.record.program_journal import Recording
@@ -364,7 +364,7 @@ class StabilityMonitor(Callback):
             if judgement.outcome is Outcome.CONVERGED or (by_defaults and judgement.rules_held):
                 return
             judgement = replace(judgement, rules_held=(), not_judged=())
-        self._writer.event(names.TAGS_EVENT, early_tags(**vars(judgement), reason=reason))
+        self._writer.event(names.TAGS_EVENT, outcome_tags({**vars(judgement), "reason": reason}))
 
     def _end(self, outcome: Outcome, judgement: Judgement | None = None) -> None:
         self._result.end(outcome, judgement, self.first_nonfinite_step, shares=self._writer.writes)
@@ -379,7 +379,8 @@ class StabilityMonitor(Callback):
             # at once, since the failure may end the process
             if self._writer.writes:
                 self._result.announce(payload["step"])
-            self._writer.event(names.TAGS_EVENT, early_tags(Outcome.NONFINITE, payload["step"]))
+            failure = {"outcome": Outcome.NONFINITE, "failure_step": payload["step"]}
+            self._writer.event(names.TAGS_EVENT, outcome_tags(failure))
 
 
 def _put_before_those_that_clip(monitor: StabilityMonitor, trainer: Trainer) -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 from fnostab.errors import JournalError, os_errors_as
 from fnostab.record import names
-from fnostab.record.early_tags import early_tags
 from fnostab.record.lines import FILE_NAME, Event, Point, encode, read_lines
 from fnostab.record.numbers import number, whole
+from fnostab.record.outcome_tags import outcome_tags
 
 ATTEMPT = "fnostab.attempt"  # tag: token of the current attempt
 RECORDED_EVENT = "recorded"  # the program closed its record itself: step
@@ -101,7 +101,7 @@ class Recording:
     def announce(self, outcome: str, step: int) -> None:
         """Tag the trial as failed at a step, unless it already is."""
         if not self.announced:
-            self.event(names.TAGS_EVENT, early_tags(outcome, step))
+            self.event(names.TAGS_EVENT, outcome_tags({"outcome": outcome, "failure_step": step}))
             self.announced = True
 
     def event(self, name: str, payload: Mapping[str, Any]) -> None:

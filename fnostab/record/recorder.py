@@ -19,8 +19,8 @@ from typing import Literal, Self, SupportsFloat, SupportsIndex
 
 from fnostab.errors import JournalError, one_line
 from fnostab.record import names
-from fnostab.record.early_tags import early_tags
 from fnostab.record.numbers import number, whole
+from fnostab.record.outcome_tags import outcome_tags
 from fnostab.record.program_journal import RECORDED_EVENT, Recording
 
 __all__ = [
@@ -196,7 +196,7 @@ class Recorder:
                 to.event(RECORDED_EVENT, {"step": to.last_step})
             elif is_out_of_memory(error):
                 with suppress(JournalError):  # the script's own error says more
-                    to.event(names.TAGS_EVENT, early_tags("oom", reason=one_line(error)))
+                    to.event(names.TAGS_EVENT, outcome_tags({"outcome": "oom", "reason": one_line(error)}))
         finally:
             to.close()
 

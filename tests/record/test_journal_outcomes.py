@@ -6,12 +6,12 @@ import pytest
 
 from fnostab.record import names
 from fnostab.record.attempt import last_attempt
-from fnostab.record.early_tags import early_tags
 from fnostab.record.ending import close_program_trial, judge_again
 from fnostab.record.journal import Journal
 from fnostab.record.journal_outcomes import judge_recorded, read_recorded
 from fnostab.record.lines import FILE_NAME
 from fnostab.record.outcome_rules import Bound, OutcomeRules
+from fnostab.record.outcome_tags import outcome_tags
 from fnostab.record.outcomes import Judgement, Outcome, outcome_payload
 from fnostab.record.process_end import ProcessEnd
 from fnostab.record.trial import Metric, TrialSpec
@@ -135,7 +135,7 @@ def test_an_announcement_alone_is_an_observation(judged):
 @pytest.mark.parametrize(
     ("tags", "outcome"),
     [
-        (early_tags(**vars(Judgement(Outcome.STAGNATED, 1, None, (Outcome.STAGNATED,)))), Outcome.CONVERGED),
+        (outcome_tags(vars(Judgement(Outcome.STAGNATED, 1, None, (Outcome.STAGNATED,)))), Outcome.CONVERGED),
         ({names.OUTCOME: "stagnated", names.FAILURE_STEP: "1"}, Outcome.STAGNATED),
     ],
     ids=["by the rules of then", "by the script"],

@@ -12,7 +12,6 @@ import pytest
 
 from fnostab.errors import JournalError
 from fnostab.record import names
-from fnostab.record.early_tags import early_tags
 from fnostab.record.journal import Journal, read_journal
 from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcomes import FAILURES
@@ -260,7 +259,7 @@ def test_a_validation_loss_has_one_name_however_it_is_spelt(trial, name):
         assert rec.validation(0, **{name: 0.5})
         assert not rec.validation(step=1, **{name: math.nan})
     assert points(trial) == [(0, {"val/loss": 0.5}, {}), (1, {}, {"val/loss": "nan"})]
-    assert ("tags", early_tags("nonfinite", 1)) in events(trial)
+    assert ("tags", {"fnostab.outcome": "nonfinite", "fnostab.failure_step": "1"}) in events(trial)
 
 
 def test_two_spellings_of_one_validation_value_are_refused(trial):

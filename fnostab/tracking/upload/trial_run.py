@@ -15,6 +15,7 @@ from fnostab.errors import JournalError, TrackingError
 from fnostab.record import names
 from fnostab.record.attempt import starts_attempt
 from fnostab.record.lines import Event, Point
+from fnostab.record.outcome_tags import OUTCOME_TAGS, outcome_tags
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload
 from fnostab.record.trial import TrialSpec
 from fnostab.tracking.pages.notes import withdraw_note
@@ -27,14 +28,6 @@ from fnostab.tracking.upload.identity import RunIdentity
 from fnostab.tracking.upload.mark import Mark
 from fnostab.tracking.upload.study_run import colour_tags
 
-OUTCOME_TAGS = {  # field of an outcome event -> tag
-    "outcome": names.OUTCOME,
-    "failure_step": names.FAILURE_STEP,
-    "known_good_step": names.FAILURE_AFTER,
-    "rules_held": names.RULES_HELD,
-    "not_judged": names.NOT_JUDGED,
-    "reason": names.REASON,
-}
 # tags by which readers find and tell trials
 OF_IDENTITY = {names.KIND, names.STUDY_HASH, names.ARM, names.SEED, names.CONFIG_HASH, names.PARENT_RUN}
 AGAIN = "; `fnostab sync` tries it again"  # ends the message about a file that can't be sent now
@@ -148,13 +141,13 @@ class TrialRun:
     def end(self, event: Event) -> None:
         """Write an outcome and end the run with the matching status."""
         outcome = event.payload.get("outcome")
-        stale = self._client.get_run(self.id).data.tags.keys() if self.has_ended else ()  # tags of an earlier judgement
-        for field, tag in OUTCOME_TAGS.items():
-            value = event.payload.get(field)
-            if value in (None, [], "") and tag in stale:
-                self._client.delete_tag(self.id, tag)
-            if value not in (None, [], ""):
-                self._client.set_tag(self.id, tag, clean("; ".join(value) if isinstance(value, list) else str(value)))
+        tags = outcome_tags(event.payload)
+        if self.has_ended:  # with another judgement
+            there = self._client.get_run(self.id).data.tags.keys() & OUTCOME_TAGS.values()
+            for stale in there - tags.keys():
+                self._client.delete_tag(self.id, stale)
+        for tag, text in tags.items():
+            self._client.set_tag(self.id, tag, clean(text))
         if outcome is not None:
             self._client.update_run(self.id, name=f"{self._name} {outcome}")
         note_trial(self._client, self.id, event.payload)
