@@ -29,9 +29,10 @@ from fnostab.monitor.snapshots import Snapshots
 from fnostab.monitor.stability import StabilityMonitor
 from fnostab.monitor.state import write_state, write_tensors
 from fnostab.monitor.steps import Step
+from fnostab.record.names import BLACK_BOX_FILE
 from fnostab.record.outcomes import FAILURES, Outcome
 
-BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE = "black_box.json", "history.safetensors", "state.safetensors"
+HISTORY_FILE, STATE_FILE = "history.safetensors", "state.safetensors"
 SCHEMA = 1
 HISTORY_STEPS = 256
 

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fnostab.errors import JournalError
+from fnostab.errors import CheckpointError, JournalError
 from fnostab.record.lines import ARCHIVE_NAME, FILE_NAME
+from fnostab.record.names import BLACK_BOX, BLACK_BOX_FILE
 
 TRIAL_FILE = "trial.json"
 LIVE_FILE = "live.json"  # of a script's own run, which is part of no study
@@ -61,6 +62,20 @@ def _insist(kind: str, path: str | Path, *files: str) -> list[Path]:
     if found := folders_with(path, *files):
         return found
     raise JournalError(f"no {kind} found under {Path(path).absolute()}: name a {kind}'s folder, or one above it")
+
+
+def find_black_box(path: Path) -> Path:
+    """Find the folder of a black box at ``path``, or in the trial's folder ``path``.
+
+    Raises:
+        CheckpointError: there is no black box.
+    """
+    for folder in (path, path / BLACK_BOX, path / "artifacts" / BLACK_BOX):
+        if (folder / BLACK_BOX_FILE).is_file():
+            return folder
+    raise CheckpointError(
+        f"no black box in {path}: failed trials of the built-in task keep one in artifacts/{BLACK_BOX}, no others"
+    )
 
 
 def _walk(top: Path, files: tuple[str, ...], found: list[Path], seen: set[str]) -> Iterator[Path]:

@@ -109,6 +109,7 @@ OUTCOMES = "converged", "nonfinite", "collapsed", "exploded", "stagnated", "oom"
 
 # Folders of a trial's artifacts
 BLACK_BOX = "black_box"  # state from before the failing step
+BLACK_BOX_FILE = "black_box.json"  # in that folder
 
 # Kinds of runs: the values of KIND
 KIND_STUDY = "study"

@@ -68,6 +68,7 @@ def test_nothing_is_made_where_there_is_nothing_to_send_or_check(nowhere, argume
         (("run", "stage_a", "seeds=10"), "write --seeds 10"),
         (("run", "stage_a", "--jobz", "2"), "did you mean --jobs"),
         (("train", "stage_a", "--arm", "contrl"), "did you mean 'control'"),
+        (("replay", "."), "no black box in .: failed trials of the built-in task keep one"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
 )

@@ -8,9 +8,10 @@ from safetensors import safe_open
 from small_module import NAN, Gan, Recorder, Small, fit
 
 from fnostab.monitor import BlackBox, Snapshots, StabilityMonitor, StateFiles
-from fnostab.monitor.black_box import BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE
+from fnostab.monitor.black_box import HISTORY_FILE, STATE_FILE
 from fnostab.monitor.state import read_state
 from fnostab.record import names
+from fnostab.record.names import BLACK_BOX_FILE
 
 
 def failing(module, folder, steps=100, **settings):

@@ -17,7 +17,7 @@ from fnostab.cli.options import OUTPUT_FOLDER, RUN_ID, TRACKING_URI, parse_setti
 from fnostab.cli.printing import echo
 from fnostab.errors import CheckpointError, TrackingError, os_errors_as
 from fnostab.record import names
-from fnostab.record.folders import folders_with
+from fnostab.record.folders import find_black_box, folders_with
 from fnostab.record.progress import TrialProgress
 from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import digest
@@ -63,9 +63,6 @@ def command(
         raise CheckpointError(
             f"{Path(source).absolute()} is neither a folder nor the id of a run: `fnostab replay` lists what failed"
         )
-    with timed(console, "loading torch"):
-        from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
-
     suffix = _suffix(settings)
     if RUN_ID.fullmatch(source) and not Path(source).exists():
         output = output or Path(f"replay-{source}{suffix}")
@@ -73,6 +70,9 @@ def command(
     else:
         folder = find_black_box(Path(source))
         output = output or folder.resolve().parent / f"replay{suffix}"
+    with timed(console, "loading torch"):
+        from fnostab.ptychography.training.kept_failure import KeptFailure
+
     failure = KeptFailure.read(folder)
     replayed = _replay(failure, changed, output, console)
     record = _write(replayed, output)

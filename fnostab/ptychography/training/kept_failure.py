@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fnostab.errors import CheckpointError
-from fnostab.monitor.black_box import BLACK_BOX_FILE, HISTORY_FILE, SCHEMA, STATE_FILE
-from fnostab.record import names
+from fnostab.monitor.black_box import HISTORY_FILE, SCHEMA, STATE_FILE
+from fnostab.record.names import BLACK_BOX_FILE
 from fnostab.record.outcomes import Outcome
 from fnostab.record.trial import TrialSpec
 
@@ -75,17 +75,3 @@ class KeptFailure:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, ValidationError) as error:
             what = " ".join(str(error).split())
             raise CheckpointError(f"{folder} is not a readable black box: {what}") from error
-
-
-def find_black_box(path: Path) -> Path:
-    """Find the folder of a black box at ``path``, or in the trial's folder ``path``.
-
-    Raises:
-        CheckpointError: there is no black box.
-    """
-    for folder in (path, path / names.BLACK_BOX, path / "artifacts" / names.BLACK_BOX):
-        if (folder / BLACK_BOX_FILE).is_file():
-            return folder
-    raise CheckpointError(
-        f"no black box in {path}: failed trials of the built-in task keep one in artifacts/{names.BLACK_BOX}, no others"
-    )

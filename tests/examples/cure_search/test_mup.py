@@ -17,10 +17,11 @@ from fnostab.errors import ModelError
 from fnostab.monitor.black_box import HISTORY_FILE
 from fnostab.ptychography.models import build_generator, build_initialised, residual_blocks
 from fnostab.ptychography.settings import TrialConfig
-from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
+from fnostab.ptychography.training.kept_failure import KeptFailure
 from fnostab.ptychography.training.replay import replay
 from fnostab.ptychography.training.schedules import rate_factor
 from fnostab.record import names
+from fnostab.record.folders import find_black_box
 from fnostab.record.outcomes import Outcome
 
 OWN = own_networks.__name__

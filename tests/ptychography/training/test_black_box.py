@@ -12,12 +12,14 @@ from trials import STEPS_AN_EPOCH, Trained
 
 from fnostab.errors import CheckpointError
 from fnostab.monitor import Snapshots, black_box, snapshots
-from fnostab.monitor.black_box import BLACK_BOX_FILE, HISTORY_FILE, STATE_FILE
+from fnostab.monitor.black_box import HISTORY_FILE, STATE_FILE
 from fnostab.monitor.state import read_state
 from fnostab.ptychography.data import GridLinesData
-from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
+from fnostab.ptychography.training.kept_failure import KeptFailure
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
+from fnostab.record.folders import find_black_box
+from fnostab.record.names import BLACK_BOX_FILE
 from fnostab.record.outcomes import Outcome
 
 BAD_STEP = 13

@@ -2,9 +2,10 @@
 
 import pytest
 
-from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
+from fnostab.ptychography.training.kept_failure import KeptFailure
 from fnostab.ptychography.training.replay import replay
 from fnostab.record import names
+from fnostab.record.folders import find_black_box
 from fnostab.record.outcomes import Outcome
 
 CHECKPOINTED = {"model__checkpoint_blocks": True}

@@ -11,10 +11,11 @@ from trials import STEPS_AN_EPOCH
 
 from fnostab.errors import CheckpointError, ConfigError
 from fnostab.monitor.snapshots import EVERY_STEPS
-from fnostab.ptychography.training.kept_failure import KeptFailure, find_black_box
+from fnostab.ptychography.training.kept_failure import KeptFailure
 from fnostab.ptychography.training.replay import replay
 from fnostab.ptychography.training.replay_record import replay_record, replayed_steps
 from fnostab.ptychography.training.trial import run_trial
+from fnostab.record.folders import find_black_box
 from fnostab.record.outcomes import Outcome
 from fnostab.study.study import load_study
 
