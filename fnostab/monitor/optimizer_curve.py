@@ -107,7 +107,7 @@ class Curve:
         point = {
             names.GRAD_NORM: norm,
             names.GRAD_NORM_CLIPPED: clipped,
-            names.LEARNING_RATE: float(seen.learning_rate),
+            names.LEARNING_RATE: None if seen.learning_rate is None else float(seen.learning_rate),
             names.TRAIN_LOSS: loss,
             names.CLIP_FRACTION: numbers["fraction"],
             SCALER_SCALE: numbers["scale"],

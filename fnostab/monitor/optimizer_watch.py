@@ -197,7 +197,7 @@ class OptimizerWatch:
         guard_step(self.optimizer, gradients, step.bad)
 
     def _new_step(self, loss: Tensor | None) -> Step:
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.optimizer.param_groups[0].get("lr")  # None if it takes none, as Adafactor may
         if isinstance(rate, Tensor):
             rate = rate.detach().clone()  # read with the block; a schedule changes it in place
         step = Step(rate, self._index, self._number, self.batch, self.epoch, loss=loss, place=next(self._places))

@@ -15,7 +15,7 @@ class Step:
     """Measurements of one optimiser step, as 0-d tensors on the device; None if not measured.
 
     Attributes:
-        learning_rate: learning rate of the first parameter group.
+        learning_rate: learning rate of the first parameter group; None if it has none.
         number: index of the step for its optimiser, 0-based.
         batch: index of the (last) batch of the step.
         loss: mean over the step's micro-batches; under manual optimisation the sum over its backward passes.
@@ -30,7 +30,7 @@ class Step:
         place: index of the step over all optimisers.
     """
 
-    learning_rate: float | Tensor = 0.0
+    learning_rate: float | Tensor | None = 0.0
     optimizer: int = 0
     number: int = 0
     batch: int = 0

@@ -166,6 +166,25 @@ def test_sparse_gradients_have_the_norm_of_dense_ones():
     assert all(torch.isfinite(p).all() for p in spoilt.parameters())
 
 
+@pytest.mark.parametrize("defaults", [{"lr": None}, {}])
+def test_an_optimiser_may_have_no_learning_rate(defaults):
+    class Relative(torch.optim.Optimizer):  # Hugging Face's Adafactor has None, and finds its own
+        def __init__(self, parameters):
+            super().__init__(parameters, defaults)
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            with torch.enable_grad():
+                closure()
+            for p in self.param_groups[0]["params"]:
+                p -= 0.01 * p.grad.sign()
+
+    fit(alone := Small(Relative), [], 40)
+    _, sink = watched(module := Small(Relative), 40)
+    assert torch.equal(module.flat(), alone.flat())
+    assert (sink.values(names.LEARNING_RATE), len(sink.values(names.GRAD_NORM))) == ([], 40)
+
+
 def test_a_vector_may_go_backward():
     class Vector(Small):
         automatic_optimization = False
