@@ -151,8 +151,11 @@ def _check_names(runs: Sequence[Record], file: RunsFile, known_names: Callable[[
             there_are |= set(known_names() if known_names else ())
             kind = next((kind for kind in KINDS if name.startswith(kind)), "")
             known = sorted(n for n in there_are if n.startswith(kind)) or sorted(there_are)
+            same = next((n for n in sorted(there_are) if n.partition(".")[2] == name.removeprefix(kind)), None)
+            meant = f" (did you mean {same!r}?)" if same else suggestion(name, known)
+            more = ", ..." if len(known) > MOST_KNOWN else ""
             raise DecisionError(
-                f"no run has {name!r}; there are: {', '.join(map(_text, known[:MOST_KNOWN])) or 'none'}"
+                f"no run has {name!r}{meant}; there are: {', '.join(map(_text, known[:MOST_KNOWN])) or 'none'}{more}"
             )
 
 

@@ -82,8 +82,10 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
         (
             ROWS,
             ("columns.model", "columns.modle"),
-            "no run has 'columns.modle'; there are: columns.loss, columns.model",
+            "no run has 'columns.modle' (did you mean 'columns.model'?); there are: columns.loss, columns.model",
         ),
+        (ROWS, ("columns.model", "model"), "no run has 'model' (did you mean 'columns.model'?); there are: columns.l"),
+        (ROWS, ("columns.model", "params.model"), "no run has 'params.model' (did you mean 'columns.model'?); there"),
         ([row("norm", 3, "far")], ("", ""), "error: returns.csv: line 2: columns.return='far' is not a number"),
         ([], ("", ""), "there is no run to judge: the table has no row"),
         (

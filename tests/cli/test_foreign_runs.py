@@ -71,7 +71,8 @@ def test_not_judged_stays_so_in_a_table(theirs, call):
 def test_a_name_that_no_run_has_is_refused_with_those_that_there_are(theirs, call):
     Path("runs.yaml").write_text(MAPPING.replace("metrics.return\n", "metrics.reward\n"))
     code, _, err = call("decide", "--runs", "runs.yaml")
-    assert (code, err) == (2, "error: no run has 'metrics.reward'; there are: metrics.return, metrics.speed\n")
+    said = "no run has 'metrics.reward' (did you mean 'metrics.return'?); there are: metrics.return, metrics.speed"
+    assert (code, err) == (2, f"error: {said}\n")
 
 
 def test_the_command_that_judges_again_names_the_store(theirs, call, monkeypatch):
