@@ -29,13 +29,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from fnostab.decision import Stage, Stress, compare_stress
 from fnostab.figures import COLOURS
-from fnostab.figures.arms import FailureRate
 from fnostab.figures.stress import stress_figure
 from fnostab.figures.style import FAILED, NAMED, legend_below
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.table_file import read_table
 from fnostab.report.decide_table import decide
+from fnostab.stats.rate import Rate
 
 ROOT = Path(__file__).parent.parent
 IMAGES, SAMPLES, README = ROOT / "docs" / "images", ROOT / "results" / "samples", ROOT / "README.md"
@@ -188,7 +188,7 @@ def search_stress() -> Stress:
 def cure_figure() -> Figure:
     """Draw the learning rates that each arm of the search tolerates."""
     stress = search_stress()
-    arms = {arm.name: [(p.value, FailureRate(p.failed, p.n, p.interval)) for p in arm.points] for arm in stress.arms}
+    arms = {arm.name: [(p.value, Rate(p.failed, p.n)) for p in arm.points] for arm in stress.arms}
     return stress_figure(arms, stress.knob)
 
 

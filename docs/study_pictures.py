@@ -23,7 +23,6 @@ from fnostab.figures import (
     loss_strip,
     make_fan,
 )
-from fnostab.figures.arms import FailureRate
 from fnostab.figures.fan import Curve
 from fnostab.record import names
 from fnostab.record.journal import read_journal
@@ -31,7 +30,7 @@ from fnostab.record.lines import FILE_NAME, Event
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec, TrialSpec
-from fnostab.stats.proportions import wilson
+from fnostab.stats.rate import Rate
 from fnostab.stats.survival import kaplan_meier
 
 WIDE, TALL = 1400, 1050  # pixels of a page
@@ -152,7 +151,7 @@ def _of_arms(trials: dict[str, list[Trial]], study: StudySpec) -> dict[str, Figu
     ends = {arm: [r.last_step if r.failure_step is None else r.failure_step for r in rows[arm]] for arm in rows}
     survival = {arm: kaplan_meier(ends[arm], [r.failed for r in rows[arm]]) for arm in rows}
     lost = {arm: [r.failure_step for r in rows[arm] if r.outcome is Outcome.NONFINITE] for arm in rows}
-    rates = {arm: FailureRate(failed[arm], len(rows[arm]), wilson(failed[arm], len(rows[arm]))) for arm in rows}
+    rates = {arm: Rate(failed[arm], len(rows[arm])) for arm in rows}
     control = make_fan([_norms(each) for each in trials[study.control]])
     losses = {arm: [_losses(each) for each in trials[arm]] for arm in rows}
     return {

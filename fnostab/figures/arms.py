@@ -5,7 +5,6 @@ Each function takes the arms in the study's order, the control first, and draws 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -29,6 +28,8 @@ from fnostab.figures.style import (
 )
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
+from fnostab.stats.proportions import wilson
+from fnostab.stats.rate import Rate
 from fnostab.stats.survival import KaplanMeier
 
 SPREAD = 0.3  # offset of an arm's outermost seeds from its row, in rows
@@ -41,16 +42,7 @@ KINDS: Any = {  # marker style of each kind of trial in `loss_strip`
 }
 
 
-@dataclass(frozen=True)
-class FailureRate:
-    """Failure rate: ``failed`` out of ``n`` trials, and the 95 % interval of the rate (None without trials)."""
-
-    failed: int
-    n: int
-    interval: tuple[float, float] | None
-
-
-def failure_rate_forest(arms: Mapping[str, FailureRate]) -> Figure:
+def failure_rate_forest(arms: Mapping[str, Rate]) -> Figure:
     """Draw the failure rate of each arm: which fails less often, and could that be luck?
 
     A mark is the share of trials that failed, a bar its 95 % interval, with the counts on the right. The dotted line
@@ -62,14 +54,13 @@ def failure_rate_forest(arms: Mapping[str, FailureRate]) -> Figure:
         ax = figure.subplots()
         control = next(iter(arms.values()), None)
         if control is not None and control.n and len(arms) > 1:
-            ax.axvline(control.failed / control.n, color=INK, linestyle=":", linewidth=1, zorder=1)
+            ax.axvline(control.value, color=INK, linestyle=":", linewidth=1, zorder=1)
         for place, (arm, style) in enumerate(arm_styles(arms).items()):
             rate = arms[arm]
-            counts = f"{rate.failed}/{rate.n}" if rate.n else "no outcome"
-            ax.text(1.03, place, counts, va="center", transform=ax.get_yaxis_transform())
-            if rate.n and rate.interval:
-                ax.plot(rate.interval, (place, place), color=style.colour, linewidth=2.2, solid_capstyle="butt")
-                ax.plot(rate.failed / rate.n, place, style.marker, color=style.colour, markersize=7)
+            ax.text(1.03, place, str(rate) if rate.n else "no outcome", va="center", transform=ax.get_yaxis_transform())
+            if interval := wilson(rate.failed, rate.n):
+                ax.plot(interval, (place, place), color=style.colour, linewidth=2.2, solid_capstyle="butt")
+                ax.plot(rate.value, place, style.marker, color=style.colour, markersize=7)
         ax.set(xlim=(-0.02, 1.02), ylim=(len(arms) - 0.4, -0.6), yticks=range(len(arms)), yticklabels=list(arms))
         ax.set_xlabel("trials that failed, with 95 % interval")
         ax.tick_params(axis="y", length=0)

@@ -6,13 +6,14 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
-from fnostab.figures.arms import FailureRate
 from fnostab.figures.style import NAMED, arm_styles, legend_below
+from fnostab.stats.proportions import wilson
+from fnostab.stats.rate import Rate
 
 APART = 1.02  # factor between the x positions of neighbouring arms, so that equal rates do not overlap
 
 
-def stress_figure(arms: Mapping[str, Sequence[tuple[float, FailureRate]]], knob: str) -> Figure:
+def stress_figure(arms: Mapping[str, Sequence[tuple[float, Rate]]], knob: str) -> Figure:
     """Draw the failure rate of each arm at each value of the knob: which arm tolerates more?
 
     Marks are shares of trials that failed, bars their 95 % intervals. An arm whose line rises further to the right
@@ -30,12 +31,12 @@ def stress_figure(arms: Mapping[str, Sequence[tuple[float, FailureRate]]], knob:
         for place, (arm, style) in enumerate(arm_styles(arms).items()):
             shift = APART ** (place - (len(arms) - 1) / 2)
             points = [(value * shift, rate) for value, rate in arms[arm] if rate.n]
-            rates = [rate.failed / rate.n for _, rate in points]
+            rates = [rate.value for _, rate in points]
             drawn = {"color": style.colour, "linestyle": style.line, "marker": style.marker, "label": arm}
             ax.plot([x for x, _ in points], rates, **drawn)
             for x, rate in points:
-                if rate.interval:
-                    ax.plot((x, x), rate.interval, color=style.colour, linewidth=1, alpha=0.5)
+                if interval := wilson(rate.failed, rate.n):
+                    ax.plot((x, x), interval, color=style.colour, linewidth=1, alpha=0.5)
         if any(points and points[0][0] > points[-1][0] for points in arms.values()):
             ax.invert_xaxis()
         ax.set(xscale="log", xlabel=knob, ylabel="trials that failed", ylim=(-0.03, 1.03), xticks=values)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from fnostab import __version__
 from fnostab.decision import ArmSummary, Criterion, Stage, Verdict, VerdictName
 from fnostab.figures import failure_rate_forest, loss_strip
-from fnostab.figures.arms import FailureRate
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report import panels
 from fnostab.report.evidence import Evidence
 from fnostab.report.pictures import Picture, drawing
 from fnostab.report.remarks import conditions, remarks
+from fnostab.stats.rate import Rate
 
 if TYPE_CHECKING:
     from fnostab.report.case import Case
@@ -189,7 +189,7 @@ def _summaries(stage: Stage, case: "Case") -> list[ArmSummary]:
 def failure_rates(summaries: Sequence[ArmSummary], prefix: str, about: str = "") -> Picture:
     """Draw the failure rates of the arms; ``about`` precedes the picture's alternative text."""
     return drawing(
-        failure_rate_forest({s.arm: FailureRate(s.n_failed, s.n, s.failure_rate_ci) for s in summaries}),
+        failure_rate_forest({s.arm: Rate(s.n_failed, s.n) for s in summaries}),
         f"{prefix}failure-rates",
         alt=f"{about}Failure rate of each arm with its 95 % interval",
     )

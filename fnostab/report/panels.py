@@ -7,7 +7,6 @@ import numpy as np
 
 from fnostab.decision import Stress
 from fnostab.figures import COLOURS, LossCurve, grad_norm_fan, kaplan_meier_figure, loss_curves, make_fan
-from fnostab.figures.arms import FailureRate
 from fnostab.figures.fan import Fan
 from fnostab.figures.stress import stress_figure
 from fnostab.figures.style import cycled
@@ -16,6 +15,7 @@ from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.evidence import Evidence, exemplars, val_loss
 from fnostab.report.pictures import Picture, drawing, photograph
+from fnostab.stats.rate import Rate
 from fnostab.stats.survival import kaplan_meier
 
 VALIDATION = "validation"  # once an epoch or not: a script is not asked
@@ -23,7 +23,7 @@ VALIDATION = "validation"  # once an epoch or not: a script is not asked
 
 def stress_picture(stress: Stress, name: str = "stress") -> Picture:
     """Draw the failure rate of each arm of a stress study against the knob."""
-    arms = {arm.name: [(p.value, FailureRate(p.failed, p.n, p.interval)) for p in arm.points] for arm in stress.arms}
+    arms = {arm.name: [(p.value, Rate(p.failed, p.n)) for p in arm.points] for arm in stress.arms}
     caption = f"Share of trials that failed against {stress.knob}, with 95 % intervals: {stress.finding}."
     return drawing(stress_figure(arms, stress.knob), name, alt=f"Failure rate against {stress.knob}", caption=caption)
 

@@ -11,7 +11,6 @@ from fnostab.figures import (
     loss_curves,
     loss_strip,
 )
-from fnostab.figures.arms import FailureRate
 from fnostab.figures.curves import median_curve
 from fnostab.figures.decimation import decimate
 from fnostab.figures.fan import Curve, make_fan
@@ -19,6 +18,7 @@ from fnostab.figures.style import ALERT, arm_styles
 from fnostab.ptychography.figures.trial import ERRORS, reconstruction_figure
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
+from fnostab.stats.rate import Rate
 from fnostab.stats.survival import kaplan_meier
 
 NONE = np.array([], dtype=np.int64)
@@ -154,11 +154,11 @@ def test_the_seeds_of_all_arms_are_at_the_same_places():
 
 
 def test_rates_with_their_intervals():
-    rates = {"control": FailureRate(3, 10, (0.1, 0.6)), "arm": FailureRate(0, 0, None)}
+    rates = {"control": Rate(3, 10), "arm": Rate(0, 0)}
     ax = failure_rate_forest(rates).axes[0]
     control, interval, rate = (list(line.get_xdata()) for line in ax.lines)
     assert control == [0.3, 0.3]
-    assert interval == [0.1, 0.6]
+    assert interval == pytest.approx([0.108, 0.603], abs=1e-3)  # Wilson's
     assert rate == [0.3]
     assert [text.get_text() for text in ax.texts] == ["3/10", "no outcome"]
 
