@@ -37,6 +37,14 @@ class NoWayBack(Complex):
         raise ValueError("no way\nback")
 
 
+class NoReset(Complex):
+    """Its layer can't be initialised once it is built."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.conv.reset_parameters = lambda gain: None
+
+
 def config(tiny_settings, network=None, **settings):
     own = {} if network is None else {"model.architecture": f"{__name__}.{network.__name__}"}
     return TrialConfig.from_dotted(tiny_settings | own | {k.replace("__", "."): v for k, v in settings.items()})
@@ -82,3 +90,9 @@ def test_a_refused_study_starts_no_trial(study):
     with pytest.raises(LaunchError, match="arm control can't make a training step: ValueError: no way back"):
         study.start(settings={"model.architecture": f"{__name__}.NoWayBack"})
     assert not list(study.folder.rglob("trial.json"))
+
+
+def test_layers_are_initialised_as_in_a_trial(tiny_settings):
+    why = failure_of_first_step(config(tiny_settings, NoReset))
+    assert why.startswith("TypeError: ")
+    assert "missing 1 required positional argument: 'gain'" in why

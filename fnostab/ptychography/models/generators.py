@@ -6,6 +6,7 @@ amplitudes (B, 1, N, N) float32 to object patches (B, 1, N, N) complex64.
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from fnostab.errors import ModelError
 from fnostab.ptychography.models.blocks import residual_blocks
@@ -22,7 +23,8 @@ def build_generator(config: ModelConfig) -> nn.Module:
 
     Raises:
         ModelError: the network or a part of it can't be imported or built or is not an ``nn.Module``, or
-            ``config.checkpoint_blocks`` is set and it has no blocks to checkpoint.
+            ``config.checkpoint_blocks`` is set and it has no blocks to checkpoint; a network with lazy layers breaks
+            the contract that `check_generator` checks.
     """
     if is_own(config.architecture):
         module = make_own("model.architecture", config.architecture, nn.Module, config)
@@ -33,6 +35,8 @@ def build_generator(config: ModelConfig) -> nn.Module:
             f"model.checkpoint_blocks=true has no effect on {', '.join(config.own.values())}: build its blocks as "
             "fnostab.ptychography.models.ResidualBlock(config, ...), or leave it false"
         )
+    if any(is_lazy(parameter) for parameter in module.parameters()):  # `torch.nn.LazyConv2d` and the like
+        check_generator(module, config.N)  # a forward pass gives them their shapes
     return module
 
 

@@ -12,7 +12,7 @@ from fnostab.monitor.snapshots import GENERATIONS
 from fnostab.ptychography.data import pattern_counts, probe_of
 from fnostab.ptychography.data.grid_lines import GridLines, Split
 from fnostab.ptychography.estimates import TrainingSize, network_key
-from fnostab.ptychography.models import build_generator, training_size
+from fnostab.ptychography.models import build_initialised, training_size
 from fnostab.ptychography.physics.scan import scan_positions
 from fnostab.ptychography.settings import DataConfig, TrialConfig
 from fnostab.ptychography.training.module import PtychoModule
@@ -86,7 +86,7 @@ def bare_trial(config: TrialConfig, device: str) -> tuple[PtychoModule, Callable
     nothing = Split(torch.empty(0, 1, N, N), corners, corners[:, 0], torch.empty(0, N, N, dtype=torch.complex64))
     probe = probe_of(config.data).to(device)
     data = GridLines(probe, 1.0, 1.0, 1.0, train=nothing, validation=nothing, test=nothing)
-    module = PtychoModule(build_generator(config.model), data, config).to(device)
+    module = PtychoModule(build_initialised(config.model, seed=0), data, config).to(device)
 
     def batch() -> tuple[Tensor, Tensor]:
         return torch.rand(batch_size, 1, N, N, device=device), torch.arange(batch_size, device=device)

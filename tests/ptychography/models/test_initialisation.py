@@ -27,6 +27,18 @@ class OwnsParameters(nn.Module):
         self.conv = nn.Conv2d(1, 2, 1)
 
 
+class Lazy(nn.Module):
+    """A user's network of which a layer takes its shape from the first batch."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.conv = nn.LazyConv2d(2, 1) if config.options["lazy"] else nn.Conv2d(1, 2, 1)
+
+    def forward(self, amplitudes: Tensor) -> Tensor:
+        real, imaginary = self.conv(amplitudes).chunk(2, dim=1)
+        return torch.complex(real, imaginary)
+
+
 @pytest.mark.parametrize("arm", ["zero_gamma", "layerscale", "deeper"])
 def test_layers_that_an_arm_shares_with_control_start_equal(arm: str) -> None:
     control, other = weights(ARMS["control"], seed=1), weights(ARMS[arm], seed=1)
@@ -71,3 +83,11 @@ def test_parameters_without_a_reset_keep_what_their_constructor_drew() -> None:
     initialise_(module, seed=0)
     assert torch.equal(module.scale, scale)
     assert not torch.equal(module.conv.weight, kernel)
+
+
+def test_lazy_layers_start_as_if_their_shape_were_given() -> None:
+    lazy, given = (
+        weights(ModelConfig(architecture=f"{__name__}.Lazy", options={"lazy": lazy}, **SMALL), seed=3)
+        for lazy in (True, False)
+    )
+    assert all(torch.equal(lazy[name], given[name]) for name in lazy.keys() | given.keys())

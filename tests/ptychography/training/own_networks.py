@@ -135,7 +135,7 @@ class TooLarge(nn.Module):
 
 
 class Untidy(Plain):
-    """What tidy networks do not have: dropout, tied weights, parts with several or complex outputs."""
+    """What tidy networks do not have: dropout, tied and lazy weights, parts with several or complex outputs."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -144,11 +144,12 @@ class Untidy(Plain):
         self.same = nn.Conv2d(4, 4, 3, padding=1)
         self.tied = nn.Conv2d(4, 4, 3, padding=1)
         self.tied.weight = self.same.weight
+        self.lazy = nn.LazyConv2d(4, 1)
         self.phase = Phase()
 
     def features(self, amplitudes):
         rows, _ = self.columns(amplitudes[:, 0])
-        return self.tied(self.same(self.dropout(super().features(rows[:, None]))))
+        return self.lazy(self.tied(self.same(self.dropout(super().features(rows[:, None])))))
 
     def forward(self, amplitudes):
         return self.phase(super().forward(amplitudes))

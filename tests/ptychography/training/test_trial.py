@@ -284,7 +284,7 @@ def test_a_network_of_the_users_own(trained):
     }
 
 
-def test_a_network_with_dropout_tied_weights_and_odd_parts(trained):
+def test_a_network_with_dropout_tied_and_lazy_weights_and_odd_parts(trained):
     settings = {"model__architecture": own("Untidy"), "training__epochs": 1}
     trial = trained(**settings)
     assert trial.outcome in (Outcome.CONVERGED, Outcome.STAGNATED, Outcome.COLLAPSED)
@@ -293,7 +293,7 @@ def test_a_network_with_dropout_tied_weights_and_odd_parts(trained):
     assert trained(again=True, **settings).points == trial.points
     assert trained(seed=1, **settings).points != trial.points
     seen = {name.removeprefix(names.ACTIVATION_STD) for name in trial_metrics(trial)}
-    assert seen >= {"columns", "phase", "same", "tied"}
+    assert seen >= {"columns", "lazy", "phase", "same", "tied"}
 
 
 def test_a_constant_output_is_called_collapsed(trained):
