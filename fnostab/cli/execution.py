@@ -158,6 +158,7 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
 def insist_on_results(result: StudyRun) -> None:
     """Raise LaunchError if a trial has no outcome, or one after which it is retried."""
     from fnostab.launch.retries import ATTEMPTS
+    from fnostab.record.stderr_tail import STDERR_FILE
 
     missing = [trial for trial in result.trials if not trial.finished]
     if not missing:
@@ -171,9 +172,11 @@ def insist_on_results(result: StudyRun) -> None:
         if first.spec.argv is not None:
             again += "; a changed script needs no --attempts, since it is a new study"
     waiting = f", {len(missing) - len(begun)} did not start" if len(begun) < len(missing) else ""
+    log = first.directory / STDERR_FILE
+    output = f"; its output is in {log}" if log.exists() and log.stat().st_size else ""
     raise LaunchError(
         f"{len(begun)} of {len(result.trials)} trials ended without a result{waiting}, such as {first.name}: "
-        f"{first.outcome} ({first.reason}); fix that, then {again}"
+        f"{first.outcome} ({first.reason}){output}; fix that, then {again}"
     )
 
 

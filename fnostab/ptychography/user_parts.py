@@ -44,7 +44,7 @@ def make_own(setting: str, name: str, kind: Any, *arguments: Any) -> Any:
     except (Exception, SystemExit) as error:
         raise ModelError(f"{setting}={name} raised {one_line_with_place(error, name)}") from error
     if not isinstance(made, kind):
-        raise ModelError(f"{setting}={name}: expected a {kind.__name__}, got {type(made).__name__}")
+        raise ModelError(f"{setting}={name}: expected an instance of {kind.__name__}, got {type(made).__name__}")
     return made
 
 

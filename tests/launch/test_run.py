@@ -147,8 +147,9 @@ def test_what_ends_every_attempt_at_once_is_given_up_also_across_starts(study, s
     (given_up,) = result.given_up
     assert (given_up.name, given_up.outcome, given_up.fruitless) == ("control-0", Outcome.INFRA_ERROR, 3)
     assert given_up.reason == "exit status 3: RuntimeError: the disk melted"
-    with pytest.raises(LaunchError, match=r"1 of 2 .* control-0: infra_error .*the disk melted.* --attempts 6 retries"):
+    with pytest.raises(LaunchError, match=r"1 of 2 .* control-0: infra_error .*melted\); .* --attempts 6 ret") as said:
         insist_on_results(result)
+    assert f"; its output is in {given_up.directory / 'stderr.log'}; fix that" in str(said.value)
     assert statuses() == {"control-0": "FAILED", "control-1": "FINISHED"}
 
     assert study.start(seeds=range(2)).given_up

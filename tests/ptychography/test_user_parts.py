@@ -90,7 +90,7 @@ def test_a_file_that_is_not_there_is_refused_with_its_setting(path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nothing", r"training\.optimizer=\S+\.nothing: expected a Optimizer, got NoneType"),
+        ("nothing", r"training\.optimizer=\S+\.nothing: expected an instance of Optimizer, got NoneType"),
         ("raises", r"training\.optimizer=\S+\.raises raised ValueError: not this way at .*test_user_parts\.py:\d+$"),
         ("nowhere", "nowhere does not exist in .*; expected a class or function"),
     ],

@@ -189,7 +189,7 @@ def test_a_broken_contract_is_named(name: str, message: str) -> None:
         ("no_such_package.Net", "can't import no_such_package .* PYTHONPATH"),
         (f"{__name__}.Nowhere", "Nowhere does not exist in"),
         (f"{__name__}.NOT_CALLABLE", "NOT_CALLABLE is not callable in"),
-        (f"{__name__}.not_a_network", r"expected a Module, got str"),
+        (f"{__name__}.not_a_network", r"expected an instance of Module, got str"),
     ],
 )
 def test_a_path_that_leads_to_no_network_is_refused(path: str, message: str) -> None:
