@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -64,9 +65,7 @@ def align(prediction: Tensor, truth: Tensor) -> Aligned:
         raise DataError(
             f"can't compare shapes {tuple(prediction.shape)} and {tuple(truth.shape)}: expected equal (H, W)"
         )
-    predicted, true = (
-        image.detach().cpu().resolve_conj().resolve_neg().numpy().astype(np.complex128) for image in (prediction, truth)
-    )
+    predicted, true = _field(prediction), _field(truth)
     if not np.isfinite(predicted).all():
         predicted = np.zeros_like(predicted)
     mean = np.abs(predicted).mean()
@@ -78,6 +77,17 @@ def align(prediction: Tensor, truth: Tensor) -> Aligned:
     return Aligned(np.abs(predicted), true_phase + np.angle(difference), np.abs(true), true_phase)
 
 
+def without_ramp(image: Tensor) -> Tensor:
+    """Remove the global phase and the phase ramp of ``image``, complex of shape (H, W).
+
+    The result is the same for an image times any global phase and ramp. Pixels of 0 count as having the mean phase. An
+    image with any non-finite value is returned as it is.
+    """
+    if not image.isfinite().all():
+        return image
+    return torch.from_numpy(_flatten(_field(image))).to(image)
+
+
 def without_plane(phase: Image) -> Image:
     """Subtract the least-squares plane from ``phase`` of shape (H, W)."""
     height, width = phase.shape
@@ -87,15 +97,19 @@ def without_plane(phase: Image) -> Image:
     return np.asarray(phase - phase.mean() - slopes[0] - slopes[1])
 
 
-def _flatten(difference: Field) -> Field:
-    """Remove the global phase and the phase plane of ``difference`` = prediction * conj(truth)."""
+def _field(image: Tensor) -> Field:
+    return image.detach().cpu().resolve_conj().resolve_neg().numpy().astype(np.complex128)
+
+
+def _flatten(field: Field) -> Field:
+    """Remove the global phase and the phase plane of a field."""
     # A steep ramp wraps. Products of neighbouring pixels do not wrap, and give initial slopes.
-    rows, columns = np.indices(difference.shape)
-    down = np.angle((difference[1:] * difference[:-1].conj()).sum())
-    across = np.angle((difference[:, 1:] * difference[:, :-1].conj()).sum())
-    difference = difference * np.exp(-1j * (down * rows + across * columns))
-    difference = difference * np.exp(-1j * np.angle(difference.sum()))
+    rows, columns = np.indices(field.shape)
+    down = np.angle((field[1:] * field[:-1].conj()).sum())
+    across = np.angle((field[:, 1:] * field[:, :-1].conj()).sum())
+    field = field * np.exp(-1j * (down * rows + across * columns))
+    field = field * np.exp(-1j * np.angle(field.sum()))
     for _ in range(2):  # the second fit includes pixels that the first one unwrapped
-        phase = np.angle(difference)
-        difference = np.abs(difference) * np.exp(1j * without_plane(phase))
-    return difference
+        phase = np.where(field == 0, 0, np.angle(field))  # a signed zero has an angle of 0 or pi
+        field = np.abs(field) * np.exp(1j * without_plane(phase))
+    return field

@@ -47,15 +47,4 @@ def with_object(scan: Scan, given: NDArray[Any], zoom: float, of: str, lines: li
     lines.append(
         f"checked: the object explains the patterns, amplitude error {error:.3f}, of a constant one {of_constant:.3f}"
     )
-    return replace(scan, positions=corners, object=_without_jump(given, corners, side, lines).astype(np.complex64))
-
-
-def _without_jump(image: NDArray[Any], corners: NDArray[np.float64], side: int, lines: list[str]) -> NDArray[Any]:
-    """Turn the global phase, which is arbitrary, if the phase then spans less, since it crossed pi."""
-    (top, left), (bottom, right) = corners.min(axis=0).astype(int), corners.max(axis=0).astype(int) + side
-    seen = image[top:bottom, left:right]
-    turn = -np.angle(seen.sum())
-    if np.ptp(np.angle(seen * np.exp(1j * turn))) > 0.99 * np.ptp(np.angle(seen)):
-        return image
-    lines.append(f"turned the object's phase by {turn:.2f} rad, since it jumped from -pi to pi")
-    return np.asarray(image * np.exp(1j * turn))
+    return replace(scan, positions=corners, object=given.astype(np.complex64))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fnostab.ptychography import metric_names
 from fnostab.ptychography.data.grid_lines import Split
-from fnostab.ptychography.physics.alignment import align
+from fnostab.ptychography.physics.alignment import align, without_ramp
 from fnostab.ptychography.physics.evaluation import constant_scores, evaluate, published_scores
 from fnostab.ptychography.physics.frc import fourier_ring_correlation, frc_resolution
 from fnostab.ptychography.physics.scan import Stitched, centre_crop, extract_patches, stitch, stitch_weighted
@@ -28,8 +28,9 @@ def reconstruct(
     """Stitch the patches of each object, and cut out the same area of the truth.
 
     For measured data the patches are weighted by the probe's intensity, and the truth is the reference. Without a
-    reference each pair has two reconstructions, from the even and from the odd patterns. Pixels with too little light
-    are set to the mean of the others.
+    reference each pair has two reconstructions, from the even and from the odd patterns. Both images are without global
+    phase and phase ramp, since those of a reference are arbitrary. Pixels with too little light are set to the mean of
+    the others.
 
     Args:
         patches: predicted patches, complex of shape (n, 1, N, N).
@@ -66,8 +67,9 @@ def _of_measured(patches: Tensor, split: Split, probe: Tensor) -> tuple[Tensor, 
     else:
         (one, of_one), (other, of_other) = stitched(slice(0, None, 2)), stitched(slice(1, None, 2))
         pair, covered = (one.image, other.image), of_one & of_other
-    means = [image[covered].mean() if covered.any() else image.mean() for image in pair]
-    return torch.where(covered, pair[0], means[0]), torch.where(covered, pair[1], means[1])
+    first, second = (without_ramp(torch.where(covered, image, 0)) for image in pair)
+    most = covered.sum().clamp(min=1)
+    return torch.where(covered, first, first.sum() / most), torch.where(covered, second, second.sum() / most)
 
 
 def true_patches(split: Split, N: int) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fnostab.errors import DataError
-from fnostab.ptychography.physics.alignment import align, without_plane
+from fnostab.ptychography.physics.alignment import align, without_plane, without_ramp
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,15 @@ def test_plane_fit_is_least_squares():
     design = np.stack([np.ones(phase.shape), *np.indices(phase.shape)], axis=-1).reshape(-1, 3)
     fitted = design @ np.linalg.lstsq(design, phase.ravel(), rcond=None)[0]
     np.testing.assert_allclose(without_plane(phase), phase - fitted.reshape(phase.shape), atol=1e-12)
+
+
+@pytest.mark.parametrize(("constant", "down", "across"), [(3.0, 0.0, 0.0), (1.0, 0.3, -0.02), (-3.0, -0.3, 0.3)])
+def test_without_its_ramp_an_image_is_the_same_whichever_it_had(truth, constant, down, across):
+    seen = torch.rand(truth.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+    plane = _plane(truth.shape, constant, down, across)
+    ramped = without_ramp(seen * truth * torch.polar(torch.ones_like(plane), plane))
+    torch.testing.assert_close(ramped, without_ramp(seen * truth), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ramped.abs(), seen * truth.abs(), atol=1e-4, rtol=0)
 
 
 def test_zero_and_nonfinite_predictions_are_zero_with_a_constant_phase(truth):

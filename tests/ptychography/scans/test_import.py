@@ -303,19 +303,6 @@ def test_positions_that_are_swapped_are_found_although_they_lie_on_the_object(sm
     assert any("orientation of the positions is +column,+row" in line for line in imported.lines)
 
 
-def test_the_phase_of_an_object_does_not_jump(small, tmp_path):
-    def taken(image):
-        arrays = small.ptychopinn | {"objectGuess": image.astype(np.complex64)}
-        return import_scan(write_npz(tmp_path / "scan.npz", arrays), replace(ONE_SWEEP, sweeps=0)).scan.object
-
-    np.testing.assert_array_equal(taken(small.object), small.object)
-    jumps = small.object * np.exp(3j)
-    assert np.ptp(np.angle(jumps)) > 6
-    turned = taken(jumps)
-    assert np.ptp(np.angle(turned)) < 5
-    np.testing.assert_allclose(np.abs(turned), np.abs(small.object), rtol=1e-5)
-
-
 def test_a_probe_of_another_file_is_taken(small, tmp_path):
     path = npz(small, tmp_path, leave_out=["probe"])
     np.savez(tmp_path / "probe.npz", probe=2 * small.probe)

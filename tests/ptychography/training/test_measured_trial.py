@@ -12,7 +12,7 @@ from fnostab.errors import ConfigError
 from fnostab.ptychography import metric_names
 from fnostab.ptychography.scans.scan_file import Scan, write_scan
 from fnostab.ptychography.task import Ptychography
-from fnostab.ptychography.training.reconstruction import reconstruct, true_patches
+from fnostab.ptychography.training.reconstruction import reconstruct, score, true_patches
 from fnostab.ptychography.training.setup import set_up
 from fnostab.ptychography.training.trial import run_trial
 from fnostab.record import names
@@ -98,6 +98,29 @@ def test_the_true_patches_stitch_to_the_reference(scan, tmp_path):
     assert ours.shape == reference.shape
     assert min(ours.shape) >= 7
     assert (ours - reference).abs().mean() < 0.1 * reference.abs().mean()  # what two linear interpolations blur
+
+
+def test_scores_do_not_depend_on_the_arbitrary_phase_and_ramp_of_the_reference(scan, tmp_path):
+    training = set_up(spec_of(scan, tmp_path))
+    split = training.data.test
+    whole, index = split.positions[::2].round(), split.image_index[::2]
+    split = replace(split, positions=whole, image_index=index)  # true patches stitch exactly, and leave gaps
+    rows, columns = torch.meshgrid(*map(torch.arange, split.objects.shape[1:]), indexing="ij")
+
+    def scores(reference, patches):
+        pairs = reconstruct(patches, replace(split, objects=reference), training.config.data, training.data.probe)
+        return score(pairs, training.config.data)
+
+    patches = true_patches(split, SIDE)[:, None]
+    patches = patches + torch.randn(patches.shape, generator=torch.Generator().manual_seed(0))
+    before = scores(split.objects, patches)
+    assert 0.1 < before[metric_names.SSIM_PHASE] < 0.9
+    assert abs(before[metric_names.CONSTANT_SSIM_PHASE]) < 0.01
+    for phase in (3 + 0 * rows, 0.05 * rows - 0.02 * columns, 2 - 0.3 * rows + 0.3 * columns):  # the last one wraps
+        ramped = split.objects * torch.polar(torch.ones(rows.shape), phase.float())
+        assert scores(ramped, patches) == pytest.approx(before, abs=1e-3)
+        perfect = scores(ramped, true_patches(replace(split, objects=ramped), SIDE)[:, None])
+        assert perfect[metric_names.SSIM_PHASE] == pytest.approx(1, abs=1e-3)
 
 
 def test_masked_pixels_have_no_say_in_a_loss(scan, tmp_path):
