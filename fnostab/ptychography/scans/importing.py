@@ -21,7 +21,7 @@ from fnostab.ptychography.scans.arrays import (
     probe_of,
     shape_text,
 )
-from fnostab.ptychography.scans.defects import Defects, find_defects, no_number
+from fnostab.ptychography.scans.defects import Defects, find_defects, no_number, offset_share
 from fnostab.ptychography.scans.epie import epie
 from fnostab.ptychography.scans.geometry import far_field_pixel, overlap_lines, refuse_far_apart, refuse_near_field
 from fnostab.ptychography.scans.given_object import with_object
@@ -32,6 +32,7 @@ from fnostab.ptychography.scans.scan_file import Kind, Scan
 
 OFF_CENTRE = 0.05  # share of the side by which a beam is off the centre
 ENOUGH_PATTERNS = 200  # patterns to average, approximately
+OFFSET = 0.01  # share of the intensity from which an offset is reported
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def _import(path: Path, options: ImportOptions) -> Imported:
     diffraction, bad = _centred(path, diffraction, bad, kind, options, lines)
     patterns, mask, kept = _without_defects(path, diffraction, bad, lines)
     insist_on_range(path, kind, patterns)
+    lines += _offset(patterns, mask, kind)
     positions = positions[kept]
     pixel_size = options.pixel_size or far_field_pixel(found, probe.shape[-1])
     if in_metres:
@@ -195,6 +197,20 @@ def _off_centre(mean: NDArray[np.float64]) -> Iterator[str]:
         yield (
             f"checked: the mean pattern's centre of mass lies {down:+.1f} rows and {right:+.1f} columns off the zero "
             "frequency: cut the patterns around the beam, or else the probe gets a phase ramp"
+        )
+
+
+def _offset(patterns: NDArray[np.float32], mask: NDArray[np.bool_], kind: Kind) -> Iterator[str]:
+    """Report an offset below all values, which would be taken for light."""
+    some = patterns[:: max(1, len(patterns) // ENOUGH_PATTERNS)][:, mask]
+    if not some.size:
+        return
+    least, share = offset_share(some**2 if kind == "amplitude" else some)
+    if share > OFFSET:
+        what = "counts" if kind == "counts" else "of intensity"
+        yield (
+            f"checked: nearly all pixels have at least {least:.3g} {what} in every pattern, {share:.0%} of what was "
+            "measured: if that is an offset of the detector or a background, subtract it and import the scan again"
         )
 
 

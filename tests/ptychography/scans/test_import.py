@@ -205,6 +205,28 @@ def test_gaps_of_zeros_between_modules_are_masked(small, tmp_path, kind):
     assert masked.sum() == 5 * SIDE - 6
 
 
+def test_a_gap_that_does_not_cross_the_frame_is_masked(small, tmp_path):
+    data = small.counts.copy()
+    data[:, 5:7, 4:12] = data[:, 4:12, 9:11] = 0
+    path = npz(small, tmp_path, data=np.fft.ifftshift(data, axes=(1, 2)))
+    masked = ~import_scan(path, replace(ONE_SWEEP, sweeps=0)).scan.mask
+    np.testing.assert_array_equal(masked, (data == 0).all(axis=0))
+
+
+@pytest.mark.parametrize("kind", ["counts", "amplitude"])
+def test_an_offset_of_the_detector_is_reported(small, tmp_path, kind):
+    def lines(offset):
+        data = np.fft.ifftshift(small.counts + offset, axes=(1, 2))
+        path = npz(small, tmp_path, data=np.sqrt(data) if kind == "amplitude" else data)
+        imported = import_scan(path, replace(ONE_SWEEP, sweeps=0, kind=kind))
+        return [line for line in imported.lines if "offset" in line]
+
+    assert lines(0) == []
+    (line,) = lines(5)
+    assert line.startswith("checked: nearly all pixels have at least 5 ")
+    assert "in every pattern, 4% of what was measured" in line
+
+
 def test_nothing_is_masked_of_a_good_detector(small, tmp_path):
     assert import_scan(write_npz(tmp_path / "scan.npz", small.tike), ONE_SWEEP).scan.mask.all()
 
