@@ -3,7 +3,8 @@
 python -m docs.make_measured siemens-star-small.npz.bz2
 
 It imports the scan, runs stage_a on it, and writes what was printed and recorded between the marks of the page. The
-scan is tests/data/siemens-star-small.npz.bz2 of tike (https://github.com/AdvancedPhotonSource/tike, commit 8e1f937).
+same command goes on after an interruption. The scan is tests/data/siemens-star-small.npz.bz2 of tike
+(https://github.com/AdvancedPhotonSource/tike, commit 8e1f937).
 """
 
 import argparse
@@ -89,7 +90,8 @@ def table(trials: dict[Path, tuple[dict[str, list[float]], str]]) -> str:
     converged = [min(values[LOSS]) for values, outcome in trials.values() if outcome == "converged"]
     constant, floor = first[names.CONSTANT_LOSS][0], first[names.NOISE_FLOOR_LOSS][0]
     median = f"The median of those that converged is {statistics.median(converged):.3f}. " if converged else ""
-    ssim = f"A constant's amplitude SSIM is {first[metric_names.CONSTANT_SSIM_AMP][0]:.3f}."
+    amplitude, phase = (first[each][0] for each in (metric_names.CONSTANT_SSIM_AMP, metric_names.CONSTANT_SSIM_PHASE))
+    ssim = f"A constant's SSIM on the test area is {amplitude:.3f} in amplitude, {phase:.3f} in phase."
     return "\n".join(lines) + (
         f"\n\nThe constant output's held-out loss is {constant:.3f}, the noise floor {floor:.3f}.\n{median}{ssim}"
     )
