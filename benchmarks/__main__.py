@@ -26,7 +26,6 @@ from benchmarks.timing import collect, table, write_section
 SUBJECTS = (
     "step",
     "subnormals",
-    "spectral",
     "clipping",
     "recording",
     "journal",

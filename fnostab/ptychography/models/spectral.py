@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fnostab.errors import ModelError
-from fnostab.ptychography.models.fourier import truncated_fourier
+from fnostab.ptychography.models.fourier import TruncatedFourier
 
 
 class SpectralConv2d(nn.Module):
@@ -41,7 +41,7 @@ class SpectralConv2d(nn.Module):
         self.out_channels = out_channels
         self.modes = modes
         self.resolution = resolution
-        self.fourier = truncated_fourier(modes, resolution, in_channels)
+        self.fourier = TruncatedFourier(modes, resolution)
         self.weight = nn.Parameter(torch.empty(self.fourier.columns, self.fourier.rows, in_channels, 2, out_channels))
         self.reset_parameters()
 
