@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.timing import Row, compared
-from benchmarks.trial import ROOT, clear, new_trials, run
+from benchmarks.trial import clear, new_trials, run
 
 SEEDS = {True: 2, False: 6}  # quick or not
 ROUNDS = {True: 1, False: 3}
@@ -23,7 +23,7 @@ ROUNDS = {True: 1, False: 3}
 def measure(quick: bool) -> list[Row]:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="seeds-") as temporary:
-        made = new_trials(Path(temporary) / "trials", ROOT, SEEDS[quick])
+        made = new_trials(Path(temporary) / "trials", SEEDS[quick])
         train([made[:1]], 1)  # warm-up, which compiles Python's files
         times: dict[str, list[float]] = {}
         for _ in range(ROUNDS[quick]):
@@ -42,7 +42,7 @@ def train(processes: list[list[Path]], jobs: int) -> float:
         clear(trial)
 
     def start(trials: list[Path]) -> None:
-        run(ROOT, "-m", "fnostab", "train", *(part for trial in trials for part in ("--trial", str(trial))))
+        run("-m", "fnostab", "train", *(part for trial in trials for part in ("--trial", str(trial))))
 
     started = time.perf_counter()
     with ThreadPoolExecutor(jobs) as pool:

@@ -6,9 +6,10 @@ Two seeds of one arm, one epoch each: most of the time is spent before and betwe
 """
 
 import tempfile
+from statistics import median
 
-from benchmarks.timing import Row
-from benchmarks.trial import ROOT, Use, both, run
+from benchmarks.timing import Row, compared
+from benchmarks.trial import Use, run
 
 ROUNDS = {True: 1, False: 3}  # quick or not
 STUDY = "run stage_a --profile small --arms control --seeds 0,1 --jobs 1 --set execution.device=cpu"
@@ -28,10 +29,13 @@ def measure(quick: bool) -> list[Row]:
     for _ in range(ROUNDS[quick]):
         for variant, program in PROGRAMS.items():
             uses[variant].append(study(program))
-    return both("study of two short trials", uses)
+    cpu = {variant: median(use.cpu_s for use in found) for variant, found in uses.items()}
+    wall = {variant: median(use.wall_s for use in found) for variant, found in uses.items()}
+    what = "study of two short trials"
+    return [*compared(f"{what}, CPU", cpu, "s"), *compared(f"{what}, wall", wall, "s")]
 
 
 def study(program: str) -> Use:
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         places = ("--output", f"{folder}/outputs", "--tracking-uri", f"sqlite:///{folder}/mlflow.db")
-        return run(ROOT, "-c", program, *STUDY.split(), *SHORT.split(), *places)
+        return run("-c", program, *STUDY.split(), *SHORT.split(), *places)
