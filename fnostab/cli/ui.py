@@ -35,9 +35,9 @@ STOP_S = 10.0
     show_default=True,
     help="First port to try; the next free one is used.",
 )
-@click.option("--open/--no-open", "opens", default=True, help="Open it in a browser, on a desktop.  [default: open]")
+@click.option("--no-open", is_flag=True, help="Do not open it in a browser.")
 @TRACKING_URI
-def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | None) -> None:
+def command(experiment: str | None, port: int, no_open: bool, tracking_uri: str | None) -> None:
     """Show the records in the MLflow UI, with charts that are already there.
 
     Serves this machine's records on loopback until Ctrl-C; if the records are on a server, shows its
@@ -50,10 +50,10 @@ def command(experiment: str | None, port: int, opens: bool, tracking_uri: str | 
     store = existing_store(tracking_uri)
     experiments = experiments_with_runs(store, experiment)
     if store.uri.startswith("http"):
-        _show(store, store.address, experiments, opens=opens)
+        _show(store, store.address, experiments, opens=not no_open)
         return
     with _served(store, port) as (url, server):
-        _show(store, url, experiments, opens=opens)
+        _show(store, url, experiments, opens=not no_open)
         echo("Ctrl-C stops it")
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()

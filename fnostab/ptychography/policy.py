@@ -29,7 +29,7 @@ MODEL_NAME = "fnostab-generator"  # name in MLflow's model registry
 CHAMPION = "champion"  # alias of the network registered by the last GOLD verdict
 FILE_NAME = "fnostab-policy.yaml"
 VARIABLE = "FNOSTAB_POLICY"
-HEADER = "# Defaults that a verdict chose. `fnostab policy` shows them, `fnostab policy --clear` removes them.\n"
+HEADER = "# Defaults that a verdict chose; `fnostab policy` shows them. Without this file they no longer apply.\n"
 SIZES = {"N", "hidden_channels", "fno_blocks", "fno_modes", "max_hidden_channels", "checkpoint_blocks"}
 CLIPPING = ("gradient_clip_algorithm", "gradient_clip_val", "agc_exempt")
 OPTIONS = "training.options"  # options of custom clipping
@@ -148,22 +148,7 @@ def read_policy() -> Policy | None:
     except ConfigError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
-        raise ConfigError(f"{error}; fix it, or remove it with `fnostab policy --clear`") from error
-
-
-def clear_policy() -> bool:
-    """Remove the policy file, even if it is not valid; return whether there was one.
-
-    Raises:
-        ConfigError: the file can't be removed.
-    """
-    path = policy_path()
-    with os_errors_as(ConfigError, f"can't remove the policy {path}"):
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            return False
-    return True
+        raise ConfigError(f"{error}; fix it, or delete it") from error
 
 
 def _group(name: str) -> str | None:

@@ -1,9 +1,8 @@
-"""``fnostab policy``: show or remove the policy; and ``fnostab decide --apply``, which writes it."""
+"""``fnostab policy``: show the policy; and ``fnostab decide --apply``, which writes it."""
 
 from __future__ import annotations
 
 import datetime
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, DecisionError, ModelError
 from fnostab.ptychography.policy import (
     CHAMPION,
@@ -19,7 +17,6 @@ from fnostab.ptychography.policy import (
     Policy,
     Source,
     architecture_policy,
-    clear_policy,
     clipping_policy,
     policy_path,
     read_policy,
@@ -35,27 +32,14 @@ if TYPE_CHECKING:
     from fnostab.tracking import Store
 
 
-@click.command("policy", epilog="Example: fnostab policy --clear")
-@click.option("--clear", is_flag=True, help="Remove the policy: the program's own defaults apply again.")
-@click.option("--yes", is_flag=True, help="With --clear: do not ask.")
-def command(clear: bool, yes: bool) -> None:
+@click.command("policy", epilog="Example: fnostab policy")
+def command() -> None:
     """Show which defaults a verdict chose for new studies and `fnostab train`, and which verdict.
 
-    They are in fnostab-policy.yaml in the working directory, or in the file that FNOSTAB_POLICY names.
-    What a study or the command line sets itself always wins over them.
+    They are in fnostab-policy.yaml in the working directory, or in the file that FNOSTAB_POLICY names; delete it to
+    get the program's own defaults again. What a study or the command line sets itself always wins over them.
     """
-    if not clear:
-        _show(read_policy(), Console(soft_wrap=True, highlight=False))
-        return
-    path = policy_path()
-    if not yes:
-        if not sys.stdin.isatty():
-            raise ConfigError(f"--clear removes {path}: add --yes where no terminal can confirm it")
-        click.confirm(f"remove {path}?", abort=True)
-    echo(f"removed {path}" if clear_policy() else f"no policy to remove at {path}")
-
-
-def _show(policy: Policy | None, console: Console) -> None:
+    policy, console = read_policy(), Console(soft_wrap=True, highlight=False)
     if policy is None:
         console.print(f"no policy is in force: {policy_path()} does not exist; `fnostab decide --apply` writes one")
         return

@@ -247,7 +247,7 @@ def test_a_table_can_not_be_applied(call):
     assert err == "error: --apply needs --experiment: a table holds no settings and no networks\n"
 
 
-def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
+def test_a_policy_is_shown_with_its_verdict(call):
     status, out, _ = call("policy")
     assert status == 0
     assert "no policy is in force: fnostab-policy.yaml does not exist" in out
@@ -257,13 +257,6 @@ def test_a_policy_is_shown_with_its_verdict_and_cleared(call):
     assert "execution.gradient_clip_val = 0.01" in out
     assert f"set by SILVER, verdict run {run}, on " in out
     assert "Stage A: stage_a, full profile, learning rate 0.005, blocks 2, epochs 2" in out
-
-    status, _, err = call("policy", "--clear")
-    assert status == 2
-    assert err == "error: --clear removes fnostab-policy.yaml: add --yes where no terminal can confirm it\n"
-    assert call("policy", "--clear", "--yes") == (0, "removed fnostab-policy.yaml\n", "")
-    assert not policy_path().exists()
-    assert call("policy", "--clear", "--yes")[:2] == (0, "no policy to remove at fnostab-policy.yaml\n")
 
 
 def test_a_damaged_policy_is_one_line(call):
