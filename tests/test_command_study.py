@@ -249,6 +249,33 @@ def test_a_dry_run_tells_what_was_given_up_from_what_has_a_result(call, workplac
     assert "leave out --seeds" in call(*run, "--sequential", "3,6", "--seeds", "2", "--dry-run")[2]
 
 
+NEEDS_A_FILE = """import sys
+from pathlib import Path
+from fnostab.recorder import Recorder
+with Recorder() as rec:
+    for i in range(30):
+        rec.step(i, loss=1.0 + float(sys.argv[1]))
+        assert Path("data").exists()
+        if i % 10 == 9:
+            rec.validation(i // 10, loss=1.0 + float(sys.argv[1]))
+"""
+
+
+def test_train_tries_a_trial_of_the_control_once_each_time_it_is_asked_and_says_what_is_odd(call, workplace):
+    (workplace / "train.py").write_text(NEEDS_A_FILE)
+    study = {"name": "one", "description": "?", "command": "python train.py {seed}", "control": "base"}
+    (workplace / "study.yaml").write_text(json.dumps(study | {"arms": {"base": {}}}))
+    for _ in range(4):  # one more than `fnostab run` would
+        status, out, err = call("train", "study.yaml")
+        assert (status, out.count("base-0: infra_error")) == (2, 1)
+        assert "base-0 ended without a result: infra_error (exit status 1: AssertionError" in err
+        assert "fix that, then the same command retries it" in err
+    (workplace / "data").touch()
+    status, out, err = call("train", "study.yaml")
+    assert status == 0, err
+    assert "base-0: its validations are numbered 0 to 2, its steps to 29" in out
+
+
 WITHOUT_TORCH = """
 import sys
 

@@ -42,7 +42,7 @@ class RunOptions:
         attempts: number of attempts in a row without progress after which a trial is given up; None for the default.
         alpha: level of the tests; None for the study's.
         looks: numbers of seeds per arm at the planned looks.
-        live: whether a program's output is shown while it runs.
+        once: whether each trial is tried exactly once, and a program's output is shown while it runs.
     """
 
     study: str
@@ -63,7 +63,7 @@ class RunOptions:
     tracking_uri: str | None = None
     alpha: float | None = None
     looks: tuple[int, ...] = ()
-    live: bool = False
+    once: bool = False
 
 
 def execute(options: RunOptions, console: Console) -> StudyRun:
@@ -87,6 +87,7 @@ def execute(options: RunOptions, console: Console) -> StudyRun:
         launcher=launcher,
         retry_oom=options.retry_oom,
         attempts=options.attempts or ATTEMPTS,
+        once=options.once,
         tracking_uri=options.tracking_uri,
         console=console,
     )
@@ -151,7 +152,7 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
 
     takes = loaded.resources
     jobs = options.jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
-    live = options.live and loaded.task.name == "command"
+    live = options.once and loaded.task.name == "command"
     return loaded, arms, LocalLauncher(jobs, takes.gpu, options.lockstep or 1, live=live)
 
 
@@ -165,7 +166,7 @@ def insist_on_results(result: StudyRun) -> None:
         return
     begun = [trial for trial in missing if trial.first_ms is not None] or missing
     first = next(iter(result.given_up), begun[0])
-    again = "the same command retries them"
+    again = f"the same command retries {'it' if len(missing) == 1 else 'them'}"
     if result.given_up:
         most = max(trial.fruitless for trial in result.given_up)
         again = f"`fnostab run` with --attempts {most + ATTEMPTS} retries those that were given up"
@@ -174,10 +175,10 @@ def insist_on_results(result: StudyRun) -> None:
     waiting = f", {len(missing) - len(begun)} did not start" if len(begun) < len(missing) else ""
     log = first.directory / STDERR_FILE
     output = f"; its output is in {log}" if log.exists() and log.stat().st_size else ""
-    raise LaunchError(
-        f"{len(begun)} of {len(result.trials)} trials ended without a result{waiting}, such as {first.name}: "
-        f"{first.outcome} ({first.reason}){output}; fix that, then {again}"
-    )
+    who = f"{len(begun)} of {len(result.trials)} trials ended without a result{waiting}, such as {first.name}"
+    if len(result.trials) == 1:
+        who = f"{first.name} ended without a result"
+    raise LaunchError(f"{who}: {first.outcome} ({first.reason}){output}; fix that, then {again}")
 
 
 def run_options(command: Callable[..., None]) -> Callable[..., None]:

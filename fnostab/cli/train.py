@@ -22,8 +22,8 @@ from fnostab.startup import imports_that_stay
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )
 @click.argument("study", required=False)
-@click.option("--arm", default="control", show_default=True, help="Arm to train.")
-@click.option("--seed", default="0", show_default=True, help="Seed to train it with.")
+@click.option("--arm", help="Arm to train.  [default: the study's control]")
+@click.option("--seed", metavar="N", default="0", show_default=True, help="Seed to train it with.")
 @PROFILE
 @EPOCHS
 @SET
@@ -39,8 +39,12 @@ from fnostab.startup import imports_that_stay
 @OUTPUT
 @TRACKING_URI
 @run_options
-def command(arm: str, seed: str, trial_files: tuple[Path, ...], fork_server: str | None, options: RunOptions) -> None:
-    """Train one arm of STUDY at one seed, recorded as the whole study would be.
+def command(
+    arm: str | None, seed: str, trial_files: tuple[Path, ...], fork_server: str | None, options: RunOptions
+) -> None:
+    """Train one arm of STUDY at one seed, once, recorded as the whole study would be.
+
+    The output of a program is shown.
 
     With --trial FILE, as launchers call it: train what trial.json describes and write journal and
     artifacts beside it. That needs no MLflow; `fnostab sync` sends the journal.
@@ -63,6 +67,9 @@ def command(arm: str, seed: str, trial_files: tuple[Path, ...], fork_server: str
         sys.exit(status)
     if not options.study:
         raise ConfigError("which trial? Name a study (see `fnostab studies`), or a file with --trial")
+    from fnostab.study.file import read_study_file
+
     if not seed.isdecimal():
         raise ConfigError(f"seed={seed!r} is not accepted: give a whole number from 0")
-    run_and_report(replace(options, seeds=(int(seed),), arms=(arm,), live=True))
+    arm = arm or read_study_file(options.study).control
+    run_and_report(replace(options, seeds=(int(seed),), arms=(arm,), once=True))

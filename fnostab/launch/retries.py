@@ -21,16 +21,18 @@ class Retries:
         attempts: consecutive attempts without progress after which a trial is given up. They are counted from the
             journal, across restarts. Attempts that were asked to end do not count.
         oom: whether a trial that ran out of memory is retried once per start.
+        once: whether each trial without a result is tried exactly once, whatever its attempts before.
     """
 
     attempts: int = ATTEMPTS
     oom: bool = False
+    once: bool = False
     _stalled: Counter[str] = field(default_factory=Counter)  # attempts without progress since the start
 
     def wants(self, trial: TrialProgress) -> bool:
         """Whether to run a trial when a study starts."""
         if trial.outcome is Outcome.OOM:
-            return self.oom
+            return self.oom or self.once
         return not trial.finished and not self.gave_up(trial)
 
     def wants_again(self, trial: TrialProgress) -> bool:
@@ -41,11 +43,12 @@ class Retries:
         """
         self._stalled[trial.name] = 0 if trial.came_further else self._stalled[trial.name] + 1
         hopeless = trial.outcome is Outcome.OOM or trial.unwritten or self._stalled[trial.name] >= self.attempts
-        return not hopeless and self.wants(trial)
+        return not (self.once or hopeless) and self.wants(trial)
 
     def gave_up(self, trial: TrialProgress) -> bool:
         """Whether a trial without a result has used up its attempts."""
-        return trial.outcome is not None and not trial.finished and trial.fruitless >= self.attempts
+        used_up = trial.fruitless >= self.attempts and not self.once
+        return trial.outcome is not None and not trial.finished and used_up
 
 
 REMEDIES = {  # by the beginning of a reason that applies to all trials

@@ -126,6 +126,7 @@ def run_study(
     launcher: Launcher | None = None,
     retry_oom: bool = False,
     attempts: int = ATTEMPTS,
+    once: bool = False,
     tracking_uri: str | None = None,
     console: Console | None = None,
 ) -> StudyRun:
@@ -147,6 +148,7 @@ def run_study(
         launcher: launcher of the trials; None for ``jobs`` processes of this machine.
         retry_oom: retry trials that ran out of memory.
         attempts: consecutive attempts without progress before a trial is given up.
+        once: try each trial without a result exactly once, also if it was given up or ran out of memory.
         tracking_uri: MLflow store; None for MLFLOW_TRACKING_URI or ./mlflow.db.
         console: console for progress; None for the terminal, `rich.console.Console(quiet=True)` for no output.
 
@@ -163,7 +165,7 @@ def run_study(
         takes = study.resources
         launcher = LocalLauncher(jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core), takes.gpu)
     study.task.check_start([trial.spec for trial in trials], here=launcher.here, lockstep=launcher.lockstep)
-    retries = Retries(attempts, retry_oom)
+    retries = Retries(attempts, retry_oom, once)
     for trial in trials:
         trial.update()
     wanted = [trial.spec for trial in trials if retries.wants(trial)]
@@ -263,6 +265,8 @@ def _work_off(
                         say(console, f"{ended.name}: {ended.outcome} ({ended.reason}); retrying")
                         view.was_told(ended.name)
                         waiting.append(ended)
+                    elif launcher.live and ended.finished and ended.reason:  # the process printed the outcome alone
+                        say(console, f"{ended.name}: {ended.reason}")
                 for trial in running:
                     if not trial.queued:
                         trial.update()

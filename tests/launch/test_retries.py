@@ -2,7 +2,7 @@
 
 from trial_records import trial_spec
 
-from fnostab.launch.retries import FailuresAlike
+from fnostab.launch.retries import ATTEMPTS, FailuresAlike, Retries
 from fnostab.record.outcomes import Outcome
 from fnostab.record.progress import TrialProgress
 from fnostab.record.stderr_tail import STDERR_FILE
@@ -40,3 +40,13 @@ def test_an_empty_log_is_called_so(tmp_path):
         (trial.directory / STDERR_FILE).write_text("")
         said = alike.take(trial)
     assert said.splitlines()[1:] == [f"{tmp_path}/control-1/stderr.log is empty", "fix that, then repeat the command"]
+
+
+def test_a_trial_that_is_to_be_tried_once_is_tried_whatever_came_before_and_not_again(tmp_path):
+    given_up = broken(tmp_path, 0, fruitless=ATTEMPTS)
+    assert not Retries().wants(given_up)
+    once = Retries(once=True)
+    assert once.wants(given_up)
+    assert not once.wants_again(given_up)
+    assert once.wants(broken(tmp_path, 1, outcome=Outcome.OOM))
+    assert not once.wants(broken(tmp_path, 2, outcome=Outcome.CONVERGED))
