@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MOST_SEEDS = 200
 RATES = (0.2, 0.3, 0.4, 0.5, 0.6)  # of control, in the table around the answer
 POWERS = (0.7, 0.8, 0.9)
-RATIO, MARGIN = 1.0, 1.1  # of losses, arm to control
+RATIO, MARGIN = 1.0, 0.1  # of losses, arm to control, and how much higher counts as no worse
 TOOTH = 10  # seeds beyond the answer that are checked for a dip of the power
 
 
@@ -34,7 +34,11 @@ TOOTH = 10  # seeds beyond the answer that are checked for a dip of the power
 @click.option("--log-sd", type=float, help="For losses: standard deviation of the natural log of the loss over seeds.")
 @click.option("--ratio", default=RATIO, show_default=True, help="For losses: true ratio, arm to control.")
 @click.option(
-    "--margin", default=MARGIN, show_default=True, help="For losses: limit that the ratio is shown to be below."
+    "--margin",
+    type=click.FloatRange(min=0),
+    default=MARGIN,
+    show_default=True,
+    help="For losses: how much higher still counts as no worse, as in a study; 0 asks for a lower loss.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
@@ -52,7 +56,7 @@ def command(
     """Compute, before a study is run, how many seeds per arm it needs to show an effect.
 
     Failure rates are planned exactly for one-sided Boschloo, losses by Noether's formula for Mann-Whitney. A ratio
-    of 1 with a margin of 1.1 plans for `loss_within_margin`, a ratio of 0.8 with a margin of 1 for `better_loss`.
+    of 1 with a margin of 0.1 plans for `loss_within_margin`, a ratio of 0.8 with a margin of 0 for `better_loss`.
     """
     if log_sd is None and (ratio, margin) != (RATIO, MARGIN):
         raise ConfigError("--ratio and --margin are about losses: give their spread as well, as in --log-sd 0.3")
@@ -60,7 +64,7 @@ def command(
     if log_sd is not None:
         from fnostab.stats.design import seeds_for_loss_ratio
 
-        n = seeds_for_loss_ratio(log_sd, ratio, margin=margin, power=power, alpha=alpha, candidates=candidates)
+        n = seeds_for_loss_ratio(log_sd, ratio, margin=1 + margin, power=power, alpha=alpha, candidates=candidates)
         rate = max(control_rate, arm_rate)
         all_seeds = None if n is None or rate >= 1 else math.ceil(n / (1 - rate))
         answer["losses"] = {
@@ -167,7 +171,8 @@ def _level(answer: dict[str, Any]) -> str:
 
 def _loss_line(answer: dict[str, Any]) -> str:
     losses = answer["losses"]
-    what = f"a loss below {losses['margin']:g} times control's if the true ratio is {losses['ratio']:g}"
+    limit = f"at most {100 * losses['margin']:g} % above" if losses["margin"] else "below"
+    what = f"a loss {limit} control's if the true ratio is {losses['ratio']:g}"
     if losses["successful_seeds"] is None:
         return f"no number of seeds shows {what}"
     line = f"{losses['successful_seeds']} successful trials per arm show {what}"

@@ -38,10 +38,11 @@ def test_a_dip_of_the_saw_tooth_is_named(plan, call):
 
 
 def test_losses(plan):
-    answer = plan("--log-sd", "0.3", "--ratio", "0.8", "--margin", "1")
+    answer = plan("--log-sd", "0.3", "--ratio", "0.8", "--margin", "0")
     successful = seeds_for_loss_ratio(0.3, 0.8)
     assert answer["losses"]["successful_seeds"] == successful
     assert answer["losses"]["seeds"] == math.ceil(successful / 0.7)
+    assert plan("--log-sd", "0.3")["losses"]["successful_seeds"] == seeds_for_loss_ratio(0.3, 1.0, margin=1.1)
     assert plan("--log-sd", "0.3", "--ratio", "1.2")["losses"]["successful_seeds"] is None
 
 
@@ -61,7 +62,7 @@ def test_in_words(call):
     text = " ".join(out.split())
     assert code == 0
     assert text.startswith("18 seeds per arm show a failure rate of 0 where control's is 0.3 with power 0.835")
-    assert "successful trials per arm show a loss below 1.1 times control's" in text
+    assert "successful trials per arm show a loss at most 10 % above control's" in text
     assert "looks after 10, 20 seeds per arm, each at alpha 0.03115 before Holm" in text
 
 
