@@ -261,6 +261,12 @@ def stage_b_step(
 
 def _elsewhere(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer]) -> NextStep:
     if not answers:
+        for name, stage in stages.items():
+            gone = {arm: seeds for arm, seeds in stage.gone.items() if arm not in stage.same_settings}
+            if gone:
+                text = f"{_mend(stage, [roles.control])}run {and_list(list(gone))} as well"
+                seeds = tuple(sorted({seed for of_arm in gone.values() for seed in of_arm}))
+                return NextStep(NextKind.SEEDS, text, name, (roles.control, *gone), seeds)
         only = all(stage.arms == [roles.control] for stage in stages.values())
         why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
         return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")

@@ -456,6 +456,14 @@ def test_next_step_and_its_command(arms, text, command):
     assert command_of(step, named) == f"{command_of(step, store)} --tracking-uri sqlite:///team.db"
 
 
+def test_arms_of_which_nothing_was_run_are_the_next_step_of_a_study_with_control_alone():
+    half = Stage("a", tuple(arm("control", 2)), known_missing={"same": (0, 1), "clip": (0, 1)})
+    half = replace(half, same_settings={"same": "control"})
+    step = verdict_of(half, roles=Roles("control")).next
+    assert step.text == "run clip as well"
+    assert command_of(step, Source({"a": Place("my.yaml")})) == "fnostab run my.yaml --seeds 2 --arms control,clip"
+
+
 @pytest.mark.parametrize(
     ("arms", "roles", "text"),
     [
