@@ -32,7 +32,7 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     ended, running = cancel_study(folder)
     for trial in ended:
         echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))
-    echo(f"{len(ended)} trials of {folder} ended")
+    echo(f"{len(ended)} running or waiting trials of {folder} were ended")
     try:
         reconcile(existing_store(tracking_uri), output, folder.parent.name)
     except TrackingError as error:

@@ -55,7 +55,7 @@ def command(
     help, but clipping helps. PIVOT: neither helps at depth. INCONCLUSIVE: what is open. `leaning` marks what could be
     luck.
 
-    The last line is the next step, as a command.
+    It ends with the next step, and its command where there is one.
 
     \b
     --exit-code   with roles                  without
@@ -64,8 +64,8 @@ def command(
       20          PIVOT                       none helps, and that is shown
       30          anything else, or it could be luck
 
-    A table needs the columns arm, seed, outcome and val_loss, and names its control in study.control; `fnostab export`
-    writes one.
+    A table needs the columns arm, seed, outcome and val_loss, and study.control if its control has another name than
+    control; `fnostab export` writes one.
     """  # noqa: D301 (click's mark of a table)
     insist_on_one({"--experiment": stored, "--table FILE.csv": table, "--runs FILE.yaml": runs}, tracking_uri)
     if apply and stored is None:

@@ -52,7 +52,7 @@ def command(
         estimates = loaded.task.preflight(specs, min(launcher.jobs, len(specs)), launcher.gpus, call)
     if estimates is None:
         raise ConfigError(
-            f"task {loaded.task.name} can't be estimated: run one seed, and `fnostab watch` shows its pace"
+            f"a study of task {loaded.task.name} can't be estimated: run one seed, and `fnostab watch` shows its pace"
         )
     trials = dict(Counter(s.arm for s in specs))
     with timed(console, f"measuring a step of {estimates.described}"):

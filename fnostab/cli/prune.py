@@ -50,7 +50,7 @@ def command(
     if only != "points":
         refused = _archive(output, before_ms, experiment, yes)
     if not yes:
-        echo("nothing was changed: add --yes to do it")
+        echo("nothing was changed: --yes does what is listed")
     for line in refused:
         echo(f"not archived: {line}", err=True)
     context.exit(2 if refused else 0)

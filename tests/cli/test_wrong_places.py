@@ -138,5 +138,5 @@ def test_a_study_that_can_not_be_estimated_says_so_in_one_line(call, workplace):
     )
     status, out, err = call("estimate", "own.yaml")
     assert (status, out) == (2, "")
-    assert err.startswith("error: task command can't be estimated: ")
+    assert err.startswith("error: a study of task command can't be estimated: ")
     assert err.count("\n") == 1
