@@ -42,7 +42,7 @@ def show(study: str, profile: str) -> None:
 @command.command("new", epilog="Example: fnostab studies new my_study.yaml")
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
-    """Write a study to start from to FILE; it runs as it is."""
+    """Write a study of the built-in networks to FILE, to start from; it runs as it is."""
     from fnostab.study.file import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):
