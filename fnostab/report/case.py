@@ -1,5 +1,6 @@
 """Case: a verdict with the evidence behind it."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -10,7 +11,7 @@ from fnostab.decision.sweep import Along
 from fnostab.report.verdict import print_case
 from fnostab.show.console import Console
 
-TEXT_WIDTH = 100  # columns of the text form
+TEXT_WIDTH = 100  # columns of the text form, at most those of the terminal
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +42,8 @@ class Case:
 
     def __repr__(self) -> str:
         text = StringIO()
-        console = Console(file=text, width=TEXT_WIDTH, force_jupyter=False, color_system=None)
+        width = min(TEXT_WIDTH, shutil.get_terminal_size((TEXT_WIDTH, 0)).columns)
+        console = Console(file=text, width=width, force_jupyter=False, color_system=None)
         print_case(self, console)
         return text.getvalue().rstrip()
 

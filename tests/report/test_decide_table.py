@@ -65,7 +65,7 @@ class TestMadeTable:
         with pytest.raises(DecisionError, match=f"^{re.escape(message)}"):
             fnostab.TableStudy(control="base", **facts)
 
-    def test_it_is_judged_without_a_file_and_says_the_same_once_written(self, tmp_path):
+    def test_it_is_judged_without_a_file_and_says_the_same_once_written(self, tmp_path, monkeypatch):
         failed = {"base": 15, "norm": 2}
         rows = [
             fnostab.TrialRow(arm, seed, fnostab.Outcome.EXPLODED, None, 40, 41)
@@ -78,6 +78,9 @@ class TestMadeTable:
         case = fnostab.decide(table)
         assert case.verdict.answer("norm").name is fnostab.AnswerName.HELPS
         assert str(case).startswith("40 trials of mine\n")
+        with monkeypatch.context() as narrow:
+            narrow.setenv("COLUMNS", "60")
+            assert 50 < max(map(len, str(case).splitlines())) <= 60  # of a terminal
         fnostab.write_table(tmp_path / "mine.csv", table)
         read = fnostab.decide(fnostab.read_table(tmp_path / "mine.csv"))
         assert read.verdict == case.verdict
