@@ -111,7 +111,8 @@ def _failures(output: Path, tracking_uri: str | None) -> list[str]:
     if not failed:
         raise CheckpointError(
             f"no trial that can be replayed is under {output.absolute()}, and none of experiment {experiment} in "
-            f"{store.address} can be replayed: give the folder of one, or the id of its run"
+            f"{store.address} can be replayed: only failed trials of the built-in task keep a black box; "
+            "give the folder of one, or the id of its run"
         )
     at = ["--tracking-uri", tracking_uri] if tracking_uri else []
     return [f"failed, of experiment {experiment} in {store.address}:", *(_line(r, r.run_id or "", *at) for r in failed)]
