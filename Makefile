@@ -8,7 +8,7 @@ FAST := $(addprefix tests/,record stats decision tasks study test_seeding.py tes
 
 .PHONY: run check test docs clean
 
-run: $(STAMP)  ## a small but real shootout, and its verdict
+run: $(STAMP)  ## a small but real study, and its verdict
 	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true \
 	$(BIN)/mlflow run . -e shootout -P seeds=6 -P profile=small --env-manager local
 	@echo 'to type those commands as they stand: source $(BIN)/activate'

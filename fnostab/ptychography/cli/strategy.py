@@ -44,7 +44,7 @@ QUESTIONS = {
     "report": "the whole story",
 }
 TITLES = {
-    "stage_a": "Stage A, the shootout",
+    "stage_a": "Stage A, the comparison",
     "clip_sweep": "Clip sweep",
     "stage_b": "Stage B, the deep test",
     "layerscale": "Pivot, LayerScale",

@@ -75,7 +75,7 @@ def test_it_is_stopped_goes_on_and_ends_with_a_report(store, chain, call, record
     html = (workplace / "outputs/mine_strategy/strategy.html").read_text()
     assert read_artifact(store, verdict.run_id, "strategy/strategy.html").decode() == html
     text = (workplace / "outputs/mine_strategy/strategy.md").read_text()
-    for heading in ("Drift of the activations", "Stage A, the shootout", "Clip sweep", "Stage B, the deep test"):
+    for heading in ("Drift of the activations", "Stage A, the comparison", "Clip sweep", "Stage B, the deep test"):
         assert f"\n## {heading}\n" in text
         assert f"<h2>{heading}</h2>" in html
     for picture in re.findall(r"\]\((pictures/[^)]+)\)", text):
