@@ -126,17 +126,15 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
     from fnostab.study.study import load_study
 
     on_cluster = make_launcher(options.launcher, options.cluster, options.jobs, starts=starts)
-    overrides, arms, profile = parse_settings(options.settings), options.arms, options.profile
+    arms, profile = options.arms, options.profile
     if options.from_experiment:
         from fnostab.cli.run_from import load_after
 
-        loaded, deserving = load_after(
-            options.from_experiment, options.study, profile, options.epochs, overrides, options.tracking_uri, console
-        )
+        loaded, deserving = load_after(options, console)
         arms = arms or tuple(deserving)
     else:
         gpus = None if on_cluster is None else on_cluster.has_gpus
-        loaded = load_study(options.study, profile, overrides, epochs=options.epochs, gpus=gpus)
+        loaded = load_study(options.study, profile, parse_settings(options.settings), epochs=options.epochs, gpus=gpus)
     loaded.file.insist_on_arms(arms)  # before torch is imported, which takes seconds
     loaded.looks = options.looks
     if options.alpha is not None:

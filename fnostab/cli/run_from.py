@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fnostab.cli.options import parse_settings
 from fnostab.errors import LaunchError
 from fnostab.show.console import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.console import Console
 
+    from fnostab.cli.execution import RunOptions
     from fnostab.study.study import Study
 
 
-def load_after(
-    experiment: str,
-    study: str,
-    profile: str,
-    epochs: int | None,
-    overrides: Mapping[str, Any],
-    tracking_uri: str | None,
-    console: Console,
-) -> tuple[Study, list[str]]:
-    """Load the study that the newest verdict on an experiment asks for, and choose its arms.
-
-    Args:
-        experiment: name of Stage A's experiment.
-        study: name or file of the deep study.
-        profile: profile of Stage A, or "auto".
-        epochs: epochs of every trial; None for the number in the settings.
-        overrides: settings by dotted name that win over all others.
-        tracking_uri: address of the MLflow store.
-        console: console on which the verdict is named.
+def load_after(options: RunOptions, console: Console) -> tuple[Study, list[str]]:
+    """Load the study that the newest verdict on `from_experiment` asks for, and choose its arms.
 
     Raises:
         LaunchError: the verdict asks for something else first.
@@ -44,13 +27,14 @@ def load_after(
     from fnostab.tasks.registry import hook, make_task
     from fnostab.tracking import existing_store, find_experiment, newest_study, newest_verdict
 
+    experiment = options.from_experiment or ""
     if Path(experiment).suffix in (".csv", ".json"):
         raise LaunchError(
             f"--from {experiment}: a file holds no settings to continue with; give the name of an MLflow experiment "
             "that `fnostab decide --experiment` judged"
         )
-    file = read_study_file(study)
-    store = existing_store(tracking_uri)
+    file = read_study_file(options.study)
+    store = existing_store(options.tracking_uri)
     experiment_id = find_experiment(store, experiment)
     verdict = newest_verdict(store, experiment_id)
     if not verdict.stage_b:
@@ -63,6 +47,6 @@ def load_after(
     say(console, f"arms {arms} of {experiment}, by its verdict {verdict.verdict} (run {verdict.run_id})")
     deep_study = hook(file.task_name, "after")
     if deep_study is None:
-        raise LaunchError(f"--from: {study} is of task {file.task_name}, which has no follow-up studies")
-    of_epochs = {} if epochs is None else {make_task(earlier.task).epochs: epochs}
-    return deep_study(file, earlier, profile, of_epochs | dict(overrides)), verdict.stage_b
+        raise LaunchError(f"--from: {options.study} is of task {file.task_name}, which has no follow-up studies")
+    of_epochs = {} if options.epochs is None else {make_task(earlier.task).epochs: options.epochs}
+    return deep_study(file, earlier, options.profile, of_epochs | parse_settings(options.settings)), verdict.stage_b

@@ -3,10 +3,12 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fnostab.cli.execution import RunOptions
 from fnostab.cli.options import parse_settings
 from fnostab.cli.run_from import load_after
 from fnostab.record import names
@@ -40,7 +42,8 @@ def test_the_winner_and_control_go_deep_with_their_settings(store, call, record_
     verdict, _ = decided(store, call)
     record_study(store, "stage_a", {"control": 0}, **{"training.learning_rate": 0.3})  # newer, and not what was judged
     printed = io.StringIO()
-    study, arms = load_after("stage_a", "stage_b", "auto", None, {}, None, Console(file=printed, width=200))
+    options = RunOptions(study="stage_b", output=Path("outputs"), from_experiment="stage_a")
+    study, arms = load_after(options, Console(file=printed, width=200))
     assert arms == ["control", "opt_fix"]
     assert f"arms control, opt_fix of stage_a, by its verdict SILVER (run {verdict.run_id})" in printed.getvalue()
     settings = study.arms["opt_fix"]
