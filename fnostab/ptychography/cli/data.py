@@ -115,10 +115,11 @@ def show(file: Path) -> None:
 def _draw(scan: Scan, beside: Path) -> Path:
     from fnostab.errors import DataError
     from fnostab.ptychography.figures.scan import scan_figure
+    from fnostab.ptychography.scans.scan_file import FIGURE_MARK, check_figure
 
-    path = beside.with_suffix(".png")
+    path = check_figure(beside)
     try:
-        scan_figure(scan).savefig(path)
+        scan_figure(scan).savefig(path, metadata={"Description": FIGURE_MARK})
     except OSError as error:
         path.unlink(missing_ok=True)
         raise DataError(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Kind = Literal["counts", "intensity", "amplitude"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMAT, VERSION = "fnostab-scan", 1
+FIGURE_MARK = "figure of a scan file of fnostab"  # in the metadata of a PNG file
 ARRAYS = {  # with their number of dimensions and kinds of dtype
     "diffraction": (3, "fiu"),
     "probe": (2, "c"),
@@ -158,13 +159,31 @@ def check_place(path: Path) -> None:
         raise DataError(f"--out {path}: {path.parent} is not a writable folder: name another, or make it")
     if path.suffix == ".png":
         raise DataError(f"--out {path}: the figure is written there: name another, as in scan.h5")
-    if not path.exists() and (figure := path.with_suffix(".png")).exists():
-        raise DataError(f"--out {path}: {figure}, where the figure is written, exists: name another, or move it")
+    check_figure(path)
     if path.exists():
         try:
             read_outline(path)
         except DataError as error:
             raise DataError(f"--out {path} exists and is not a scan file of fnostab: name another") from error
+
+
+def check_figure(path: Path) -> Path:
+    """Return the place of the figure of a scan file: beside it, where no other picture is.
+
+    Raises:
+        DataError: a file that is no figure of a scan is there.
+    """
+    figure = path.with_suffix(".png")
+    try:
+        with open(figure, "rb") as file:
+            is_own = FIGURE_MARK.encode() in file.read(4096)
+    except FileNotFoundError:
+        return figure
+    except OSError:
+        is_own = False
+    if not is_own:
+        raise DataError(f"{figure}, where the figure of {path} is written, exists: move it, or name another scan file")
+    return figure
 
 
 def write_scan(scan: Scan, path: Path) -> None:

@@ -437,12 +437,18 @@ def test_a_picture_of_the_name_of_a_new_figure_is_kept(small, tmp_path):
     ]
     command_line += [word for name, place in MAPPED.items() for word in ("--map", f"{name}={place}")]
     refused = CliRunner().invoke(command, command_line)
-    assert f"{picture}, where the figure is written, exists: name another, or move it" in str(refused.exception)
+    assert f"{picture}, where the figure of {out} is written, exists: move it" in str(refused.exception)
     assert picture.read_bytes() == b"of the sample"
     picture.unlink()
     for _ in range(2):  # the scan file and the figure are replaced together
         CliRunner().invoke(command, command_line, catch_exceptions=False)
     assert picture.stat().st_size > 10_000
+    CliRunner().invoke(command, ["show", str(out)], catch_exceptions=False)  # so is the figure alone
+    picture.write_bytes(b"of the sample")
+    for again in (command_line, ["show", str(out)]):
+        refused = CliRunner().invoke(command, again)
+        assert f"{picture}, where the figure of {out} is written, exists: move it" in str(refused.exception)
+        assert picture.read_bytes() == b"of the sample"
 
 
 def test_links_and_parts_of_an_array_that_are_in_files_left_behind_are_named(small, tmp_path):
