@@ -9,6 +9,7 @@ import gc
 import importlib
 import sys
 from difflib import get_close_matches
+from typing import Any
 
 import click
 
@@ -55,6 +56,16 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(module).command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call a command; an error of its options that click raises without a context names its help."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            name = ctx.invoked_subcommand
+            if error.ctx is None and name and (command := self.get_command(ctx, name)):
+                error.ctx = click.Context(command, parent=ctx, info_name=name)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -73,6 +84,16 @@ def group(context: click.Context) -> None:
         echo(context.get_help())
 
 
+def _positional(error: click.UsageError) -> str:
+    """Part of an error about an option of the name of a positional argument: how that is given; else empty."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return ""
+    name = error.option_name.lstrip("-")
+    params = error.ctx.command.params
+    is_positional = any(isinstance(param, click.Argument) and param.name == name for param in params)
+    return f": give {name.upper()} by itself, as in {error.ctx.command_path} {name.upper()}" if is_positional else ""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error that the user can fix is printed as one line, with exit status 2."""
     settle()
@@ -87,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         status = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "fnostab"
-        echo(f"error: {error.format_message().rstrip('.')}; see `{command} --help`", err=True)
+        echo(f"error: {error.format_message().rstrip('.')}{_positional(error)}; see `{command} --help`", err=True)
         status = error.exit_code
     except click.ClickException as error:
         echo(f"error: {error.format_message()}", err=True)

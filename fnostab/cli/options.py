@@ -185,13 +185,18 @@ def parse_settings(assignments: tuple[str, ...]) -> dict[str, Any]:
     """Parse settings as ``("model.fno_blocks=8",)`` into a dict; values are read as YAML.
 
     Raises:
-        ConfigError: a setting has no ``=``, or its value is not YAML.
+        ConfigError: a setting has no ``=`` or no value, or its value is not YAML.
     """
     settings = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set {assignment!r} is not accepted: write it as name=value, as in model.fno_blocks=8")
+        if not text.strip():
+            raise ConfigError(
+                f"--set {assignment!r} has no value: is a variable empty? Write {name}=null for none, "
+                f"{name}='\"\"' for empty text"
+            )
         settings[name] = _value(name, text)
     return settings
 

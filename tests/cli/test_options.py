@@ -39,7 +39,7 @@ def test_arms_are_named_once_each():
 
 
 def test_settings_are_read_as_in_yaml():
-    given = ("a.b=3", "a.c=null", "a.d=true", "a.e=0.01", "a.f=text=with=equals", "a.g=[x, y]", "a.h=")
+    given = ("a.b=3", "a.c=null", "a.d=true", "a.e=0.01", "a.f=text=with=equals", "a.g=[x, y]", "a.h=''")
     assert parse_settings(given) == {
         "a.b": 3,
         "a.c": None,
@@ -47,11 +47,11 @@ def test_settings_are_read_as_in_yaml():
         "a.e": 0.01,
         "a.f": "text=with=equals",
         "a.g": ["x", "y"],
-        "a.h": None,
+        "a.h": "",
     }
 
 
-@pytest.mark.parametrize("assignment", ["a.b", "=3", "a.b=[", "a.b=@"])
+@pytest.mark.parametrize("assignment", ["a.b", "=3", "a.b=[", "a.b=@", "a.b=", "a.b= "])
 def test_other_settings_are_refused(assignment):
     with pytest.raises(ConfigError, match=r"a\.b|=3"):
         parse_settings((assignment,))
