@@ -29,8 +29,10 @@ def read_runs_file(path: Path) -> RunsFile:
     from fnostab.decision.runs_file import RunsFile
 
     file = read_yaml_file(path, "file of runs", RunsFile, "control: base")
-    if (file.table is None) == (not file.experiments):
+    if file.table is None and not file.experiments:
         raise ConfigError(f"{path}: say where the runs are: table: FILE.csv, or experiments: [NAME]")
+    if file.table is not None and file.experiments:
+        raise ConfigError(f"{path} names a table and experiments: leave out one of them, or write a file for each")
     return file
 
 

@@ -126,6 +126,7 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             "columns.failed: True is not a number; if true means failed, write above: {columns.failed: 0}",
         ),
         (ROWS, ("table: returns.csv", ""), "say where the runs are: table: FILE.csv, or experiments: [NAME]"),
+        (ROWS, ("control", "experiments: [mine]\ncontrol"), "names a table and experiments: leave out one of them, or"),
     ],
 )
 def test_refusals(call, tmp_path, monkeypatch, lines, change, message):
