@@ -28,6 +28,8 @@ class Console(RichConsole):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render an object as segments whose texts hold no control characters."""
+        if isinstance(renderable, Text) and (escaped := visible(renderable.plain)) != renderable.plain:
+            renderable = Text(escaped, renderable.style)  # before it is wrapped, so that its width is right
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 

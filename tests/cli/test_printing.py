@@ -43,6 +43,12 @@ def test_every_way_to_print(capsys):
     assert out.getvalue().count(r"\x1b[2J") == 5
 
 
+def test_no_word_is_cut_where_escapes_make_a_line_longer():
+    console = Console(file=(out := io.StringIO()), width=30)
+    console.print(Text("a\x00 and b\x00 are arms of a table"))
+    assert "".join(out.getvalue().split()) == r"a\x00andb\x00arearmsofatable"
+
+
 def test_styles_of_our_own_still_reach_a_terminal():
     console = Console(file=(out := io.StringIO()), force_terminal=True, color_system="standard")
     console.print(Text("kept", "bold"))
