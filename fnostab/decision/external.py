@@ -81,7 +81,7 @@ def trials_of(
     for run, place in zip(runs, places or [f"row {n}" for n in range(1, len(runs) + 1)], strict=True):
         label = str(run.get("run_id") or place)
         arm, seed = _text(run.get(file.arm)), _seed(run.get(file.seed), file.seed, label)
-        if not arm or seed is None:
+        if is_missing(arm) or seed is None:
             nameless.append(label)
             continue
         key = (arm, seed)

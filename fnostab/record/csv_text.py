@@ -2,9 +2,7 @@
 
 import csv
 import io
-import math
 import re
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from fnostab.errors import DecisionError, os_errors_as
+from fnostab.record.numbers import unbounded
 
 LARGEST_BYTES = 50_000_000  # far above any study; keeps an unrelated file from filling the memory
 MOST_ROWS = 100_000  # as many trials as a study may have
@@ -23,12 +22,26 @@ _DIGITS = re.compile(r"\d+([eE][+-]?\d+)?", re.ASCII)  # that may follow a decim
 
 @contextmanager
 def csv_errors(path: str | Path) -> Iterator[None]:
-    """Convert errors of `read_text` and `parse_csv` to a DecisionError."""
+    """Convert errors of `read_text` to a DecisionError."""
     try:
         with os_errors_as(DecisionError, f"can't read {path}"):
             yield
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise DecisionError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DecisionError(
+            f"{path} is not text in UTF-8 ({error}): save it as CSV in UTF-8, as `iconv -t UTF-8` does"
+        ) from error
+
+
+@contextmanager
+def _quotes(path: str | Path, line: int) -> Iterator[None]:
+    """Convert an error in the row that begins at ``line``, nearly always of its quotes, to a DecisionError."""
+    try:
+        yield
+    except csv.Error as error:
+        raise DecisionError(
+            f'{path}, line {line}: a quote (") is not closed, or text follows it ({error}): close it, or double a '
+            "quote that is part of a value"
+        ) from error
 
 
 def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tuple[int, dict[str, str | None]]]]:
@@ -36,12 +49,12 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
 
     Raises:
         DecisionError: line 1 names no columns, the separator is not a comma, a column is named twice, or, during
-            iteration, a row has more values than there are columns.
-        csv.Error: a quote is not closed.
+            iteration, a row has more values than there are columns, or a quote that is not closed.
     """
     _check_header(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    columns = [name.strip() for name in reader.fieldnames or ()]
+    with _quotes(path, 1):
+        columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
     if (cells := len(columns) * _lines(text)) > MOST_CELLS:
         raise DecisionError(
@@ -52,7 +65,13 @@ def parse_csv(text: str, path: str | Path) -> tuple[Sequence[str], Iterator[tupl
         raise DecisionError(f"{path}, line 1, has the column {twice[:80]!r} twice: rename one")
 
     def rows() -> Iterator[tuple[int, dict[str, str | None]]]:
-        for fields in reader:
+        while True:
+            with _quotes(path, reader.line_num + 1):
+                fields = next(reader, None)
+            if fields is None:
+                return
+            if not any(fields.values()):
+                continue  # as a spreadsheet leaves below a table
             if None in fields:
                 raise DecisionError(
                     f"{path}, line {reader.line_num}: more values than columns; decimals are written with a point"
@@ -119,12 +138,11 @@ def _check_header(text: str, path: str | Path) -> None:
 
 
 def parse_number(name: str, text: str, where: str) -> float:
-    """Parse a number as programs write it, including NaN and infinity; MLflow exports infinity as the largest float.
+    """Parse a number as programs write it, including NaN and infinity, which `unbounded` describes.
 
     Raises:
         DecisionError: the text is not a number.
     """
     if not _NUMBER.fullmatch(text.strip()):
         raise DecisionError(f"{where}: {name}={text!r} is not a number: leave it empty where there is none")
-    value = float(text)
-    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+    return unbounded(float(text))

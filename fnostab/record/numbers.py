@@ -1,10 +1,18 @@
 """Convert a program's numbers, Python's or an array library's, for a journal. Uses only the standard library."""
 
+import math
 import operator
 from typing import SupportsFloat, SupportsIndex
 
 from fnostab.errors import JournalError
 from fnostab.record.lines import LARGEST_STEP
+
+LARGEST = 1e300  # of a metric: sums and differences of larger ones may overflow
+
+
+def unbounded(value: float) -> float:
+    """Replace a number beyond `LARGEST` by infinity, in place of which MLflow stores the largest float."""
+    return math.copysign(math.inf, value) if abs(value) > LARGEST else value
 
 
 def whole(what: str, step: SupportsIndex) -> int:

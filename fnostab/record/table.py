@@ -1,12 +1,11 @@
 """Table on which a decision is based: one row per trial, from MLflow or from a file (`fnostab.record.table_file`)."""
 
-import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fnostab.errors import DecisionError, JournalError
-from fnostab.record.numbers import number
+from fnostab.record.numbers import LARGEST, number
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
 from fnostab.record.table_study import TableStudy
 
@@ -46,7 +45,7 @@ class TrialRow:
     not_judged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert an outcome given as text, and numbers; drop measures and a failed trial's loss that are not finite.
+        """Convert an outcome given as text, and numbers; drop measures and a failed trial's loss beyond `LARGEST`.
 
         Raises:
             DecisionError: the outcome is unknown, a value is no number, or a converged trial's loss is not finite.
@@ -54,13 +53,15 @@ class TrialRow:
         where = f"arm {self.arm}, seed {self.seed}"
         object.__setattr__(self, "outcome", known_outcome(self.outcome, where))
         loss = _float(f"{where}: loss", self.loss)
-        if loss is not None and not math.isfinite(loss):
+        if loss is not None and not abs(loss) <= LARGEST:
             if self.outcome is Outcome.CONVERGED:
-                raise DecisionError(f"{where}: expected a finite loss of a converged trial, or None; got {loss}")
+                raise DecisionError(
+                    f"{where}: expected a finite loss of a converged trial, at most {LARGEST:g}, or None; got {loss}"
+                )
             loss = None
         object.__setattr__(self, "loss", loss)
         measures = {name: _float(f"{where}: {name}", value) for name, value in self.measures.items()}
-        finite = {name: value for name, value in measures.items() if value is not None and math.isfinite(value)}
+        finite = {name: value for name, value in measures.items() if value is not None and abs(value) <= LARGEST}
         object.__setattr__(self, "measures", finite)
 
     @property
@@ -126,5 +127,8 @@ def known_outcome(text: str, where: str) -> Outcome:
         DecisionError: there is none; the message names ``where``.
     """
     if text not in list(Outcome):
-        raise DecisionError(f"{where}: outcome={text!r} is not known; accepted: {', '.join(Outcome)}")
+        raise DecisionError(
+            f"{where}: outcome={text!r} is not known; accepted: {', '.join(Outcome)}; a table with other "
+            "words, or true and false, is mapped by a file given with --runs"
+        )
     return Outcome(text)

@@ -11,7 +11,9 @@ from fnostab.record.table import TrialRow
 
 
 def test_a_converged_row_made_in_python_needs_a_finite_loss():
-    with pytest.raises(DecisionError, match=r"^arm x, seed 2: expected a finite loss of a converged trial, or None"):
+    with pytest.raises(
+        DecisionError, match=r"^arm x, seed 2: expected a finite loss of a converged trial, at most 1e\+300"
+    ):
         TrialRow("x", 2, Outcome.CONVERGED, loss=math.nan)
     with pytest.raises(DecisionError, match=r"^arm x, seed 2: loss: expected a number, got '0\.1' \(str\)$"):
         TrialRow("x", 2, Outcome.CONVERGED, loss="0.1")

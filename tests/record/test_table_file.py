@@ -133,6 +133,25 @@ def test_a_row_that_was_added_is_no_longer_missing(tmp_path):
     assert table.missing == {"a": {"plain": (2,)}}
 
 
+@pytest.mark.parametrize(
+    ("gone", "said"), [("a,norm,0,", "0 of the 1 trials of arm norm in stage a"), ("b,", "stage b")]
+)
+def test_rows_that_were_removed_from_a_table_are_noticed(tmp_path, gone, said):
+    path = tmp_path / "trials.csv"
+    write_table(path, Table({"a": ROWS, "b": ROWS}, STUDY, {"a": {}, "b": {}}))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(gone)))
+    with pytest.raises(DecisionError, match=f"{said}.* or remove the column study.rows to judge what is left"):
+        read_table(path)
+    path.write_text(path.read_text().replace("study.rows", "rows"))
+    assert len(read_table(path).stages["a"]) > 0
+
+
+def test_an_arm_that_would_be_missing_in_a_table_is_not_written(tmp_path):
+    with pytest.raises(DecisionError, match=r"the arm 'nan' can't be written to a table, .*: rename it"):
+        write_table(tmp_path / "trials.csv", Table({"a": [replace(ROWS[0], arm="nan")]}))
+
+
 def test_pandas_itself(tmp_path):
     pandas = pytest.importorskip("pandas")
     path = tmp_path / "trials.csv"
@@ -252,6 +271,10 @@ def test_columns_in_any_order_with_others_between_and_blanks(read):
     assert row == TrialRow("control", 3, Outcome.CONVERGED, 0.5, None, 599)
 
 
+def test_rows_without_any_value_are_ignored(read):
+    assert len(read(GOOD, ",,,,,,", "", ",,")["a"]) == 1
+
+
 def test_what_excel_writes(tmp_path):
     path = tmp_path / "trials.csv"
     path.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\na,control,0,converged,0.5,,9\r\n".encode())
@@ -315,13 +338,17 @@ GOOD = "a,control,0,converged,0.5,,9"
         ("a,control,1,converged", r"line 3: a converged trial needs a val_loss"),
         ("a,control,1,converged,0,5,,9", r"line 3: more values than columns; decimals are written with a point"),
         ("c,control,1,converged,0.5,,9", r"line 3: stage='c' is not accepted; accepted: a, b"),
-        ("a,,1,converged,0.5,,9", r"line 3: the arm is missing"),
+        ("a,,1,converged,0.5,,9", r"line 3: the arm is missing, got '': name it"),
+        ("a, NaN ,1,converged,0.5,,9", r"line 3: the arm is missing, got 'NaN': name it"),
+        ("a,<NA>,1,converged,0.5,,9", r"line 3: the arm is missing, got '<NA>': name it"),
+        ("a,control,1,converged,1.7e308,,9", r"line 3: a converged trial needs a val_loss, got '1.7e308'"),
         ("a,control,,converged,0.5,,9", r"line 3: the seed is missing"),
         ("a,control,-1,converged,0.5,,9", r"line 3: seed='-1' is not a whole number"),
         ("a,control,1234567890123456.0,converged,0.5,,9", r"line 3: seed='1234567890123456.0' .*\(at most 15 digits\)"),
         ("a,control,1.5,converged,0.5,,9", r"line 3: seed='1.5' is not a whole number"),
         ("a,control,1,collapsed,0.5,ten,9", r"line 3: failure_step='ten' is not a whole number"),
-        ('a,"control,1,converged,0.5,,9', r"is not a CSV file in UTF-8"),
+        ('a,"control,1,converged,0.5,,9', r'line 3: a quote \("\) is not closed, or text follows it'),
+        ('a,"control"s,1,converged,0.5,,9', r'line 3: a quote \("\) is not closed, or text follows it'),
     ],
 )
 def test_a_bad_line_is_named(read, line, message):
@@ -356,7 +383,7 @@ def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(DecisionError, match=r"line 1, has no column 'arm'.*given with --runs"):
         read_table(path)
     path.write_bytes(f"{HEADER}\na,contr\xf6le,0,converged,0.5,,9\n".encode("latin-1"))
-    with pytest.raises(DecisionError, match="is not a CSV file in UTF-8"):
+    with pytest.raises(DecisionError, match="is not text in UTF-8 "):
         read_table(path)
     with pytest.raises(DecisionError, match="can't write"):
         write_table(tmp_path, Table({}))

@@ -1,16 +1,14 @@
 """Read runs that other programs recorded, without changing them."""
 
-import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from fnostab.record.numbers import unbounded
 from fnostab.tracking.read.studies import find_experiment
 from fnostab.tracking.read.summaries import FEW, PLACE, TABLES, run_values
 from fnostab.tracking.store.store import Store, reported
 
 Record = dict[str, Any]
-LARGEST = sys.float_info.max  # MLflow's databases store it in place of infinity
 
 
 def foreign_runs(store: Store, experiments: Sequence[str], wanted: Sequence[str]) -> list[Record]:
@@ -44,8 +42,4 @@ def foreign_names(store: Store, experiments: Sequence[str]) -> list[str]:
 def _record(place: Sequence[Any], values: dict[str, Any]) -> Record:
     record: Record = dict(zip(PLACE, place, strict=True))
     record["experiment_id"] = str(record["experiment_id"])
-    return record | {name: _unbounded(v) if name.startswith("metrics.") else v for name, v in values.items()}
-
-
-def _unbounded(value: float) -> float:
-    return math.copysign(math.inf, value) if abs(value) >= LARGEST else value
+    return record | {name: unbounded(v) if name.startswith("metrics.") else v for name, v in values.items()}
