@@ -34,7 +34,8 @@ class MoreSeeds:
         if self.extra is not None:
             many = "1 more seed" if self.extra == 1 else f"{self.extra} more seeds"
             return f"{many} per arm would probably decide ({percent(self.chance)} chance)"
-        return f"more seeds may not be enough: {percent(self.chance)} chance at best"
+        best = min(self.chance, POWER - 0.01)  # not rounded to the chance that would be enough
+        return f"more seeds may not be enough: {percent(best)} chance at best"
 
 
 @lru_cache(maxsize=256)

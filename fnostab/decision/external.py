@@ -26,7 +26,7 @@ MOST_KNOWN = 20  # existing names or values per line
 STATUS = ("status", "columns.State", "columns.Status", "columns.status")  # of MLflow, exports of W&B and MLflow, others
 UNFINISHED = ("FAILED", "KILLED", "SCHEDULED", "CRASHED", "RUNNING")
 FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
-FLAGS = {"true": 1.0, "false": 0.0}  # as written by pandas and JSON
+FLAGS = dict.fromkeys(("true", "t", "yes"), 1.0) | dict.fromkeys(("false", "f", "no"), 0.0)  # as pandas, R, people do
 
 
 class RunsStudy(TableStudy):
@@ -241,7 +241,10 @@ def _seed(value: str | float | None, name: str, label: str) -> int | None:
 
 def _flag_or_number(value: str | float | None, name: str, label: str) -> float | None:
     flag = FLAGS.get(value.strip().lower()) if isinstance(value, str) else None
-    return _number(value, name, label) if flag is None else flag
+    try:
+        return _number(value, name, label) if flag is None else flag
+    except DecisionError:
+        raise DecisionError(f"{label}: {name}={value!r} is neither a number nor one of {', '.join(FLAGS)}") from None
 
 
 def _number(value: str | float | None, name: str, label: str) -> float | None:

@@ -8,6 +8,7 @@ from fnostab.decision.words import percent
 from fnostab.record.outcomes import Outcome, stopped_short
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
+from fnostab.stats.design import LEAST_TRIALS
 
 
 def lacks_metric(trials: Sequence[TrialRow]) -> bool:
@@ -52,6 +53,17 @@ def learning_not_judged(trials: Sequence[TrialRow]) -> str | None:
     return (
         "no rule says which trials have learnt nothing, so they count as successes: "
         "set baseline or failed under outcome"
+    )
+
+
+def same_at_every_seed(metric: str, arm: str, trials: Sequence[TrialRow]) -> str | None:
+    """Describe an arm whose trials all converged with one value of the metric; None for any other arm."""
+    values = {trial.loss if trial.outcome is Outcome.CONVERGED else None for trial in trials}
+    if len(trials) < LEAST_TRIALS or len(values) > 1 or None in values:
+        return None
+    return (
+        f"{arm} has the same {metric} at every seed, {values.pop():g}: "
+        "if the seed has no effect, its trials count as one, and no p-value holds"
     )
 
 

@@ -52,7 +52,7 @@ def make_case(
 
 def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Iterator[str]:
     """Yield what a reader should know of the trials beside the verdict, a line each."""
-    from fnostab.decision.oversights import ended_early_line, margin_as_share
+    from fnostab.decision.oversights import ended_early_line, margin_as_share, same_at_every_seed
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
 
@@ -75,8 +75,12 @@ def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Itera
                 )
     for name, stage in stages.items():
         for arm in stage.arms:
-            if line := ended_early_line(arm, stage.arm(arm)):
-                yield titles[name] + line
+            for line in (
+                same_at_every_seed(verdict.rules.metric, arm, stage.arm(arm)),
+                ended_early_line(arm, stage.arm(arm)),
+            ):
+                if line:
+                    yield titles[name] + line
     if any(answer.is_ratio for answer in verdict.answers) and (
         share := margin_as_share(verdict.rules.metric, study.margin)
     ):

@@ -250,10 +250,12 @@ def test_a_seed_keeps_all_its_digits_and_may_be_written_as_a_float():
 
 def test_a_flag_of_failed_runs_may_be_written_as_true_and_false():
     flagged = RunsFile(table="x", control="a", arm="m", seed="s", metric="r", failed={"above": {"flag": 0}})
-    flags = ("True", "false", "1", "0", None)
+    flags = ("True", "false", "1", "0", None, "T", "F", "Yes", "no")
     runs = [{"m": "a", "s": str(n), "r": None if n == 0 else "1", "flag": flag} for n, flag in enumerate(flags)]
     outcomes = [trial.outcome for trial in trials_of(runs, flagged).stage.trials]
-    assert outcomes == ["stagnated", "converged", "stagnated", "converged", "infra_error"]
+    assert outcomes == [*2 * ["stagnated", "converged"], "infra_error", *2 * ["stagnated", "converged"]]
+    with pytest.raises(DecisionError, match="row 1: flag='ok' is neither a number nor one of true, t, yes, false"):
+        trials_of([{"m": "a", "s": "0", "r": "1", "flag": "ok"}], flagged)
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -11,6 +11,7 @@ from decision_helpers import arm, criterion, stage, verdict_of
 
 import fnostab.decision
 from fnostab.decision import Roles, Rules, Stage, compare_stress
+from fnostab.decision.chances import MoreSeeds
 from fnostab.decision.commands import Place, Source, as_run, command_of
 from fnostab.decision.oversights import (
     all_failed_alike,
@@ -744,6 +745,10 @@ def test_medians_that_differ_by_rounding_are_tied():
     assert best_arms(verdict_of(rows, roles=Roles("base"))).endswith("(tied): base (0.3), arch (0.3)")
 
 
+def test_a_chance_that_is_not_enough_is_not_rounded_to_one_that_is():
+    assert str(MoreSeeds(None, 0.7999)) == "more seeds may not be enough: 79 % chance at best"
+
+
 def test_lines_on_what_is_judged():
     record = SimpleNamespace(spec=STUDY, run_id="f" * 32, start_ms=0, others=("e" * 32, "d" * 32))
     rows = Stage("a", tuple(arm("base", 3)), {"norm": (0, 1, 2)})
@@ -758,6 +763,11 @@ def test_lines_on_what_is_judged():
     twins = Stage("a", (*arm("base", 3, 1), *arm("norm", 3, 1), *arm("other", 4)))
     (alike,) = make_case({"a": twins}, {"a": study}, source=Source()).judged
     assert alike == "norm gave the same numbers as base at every seed: does what it changes have an effect?"
+    constant = Stage("a", (*arm("base", 4, spread=0), *arm("norm", 3, 1, spread=0)))  # the seed decides which fails
+    assert make_case({"a": constant}, {"a": study}, source=Source()).judged == (
+        "base has the same loss at every seed, 1: "
+        "if the seed has no effect, its trials count as one, and no p-value holds",
+    )
     measured_otherwise = Stage("a", (*measured(arm("base", 4), 0.8), *measured(arm("norm", 4), 0.7)))
     assert make_case({"a": measured_otherwise}, {"a": study}, source=Source()).judged == ()
 
