@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from fnostab.decision.words import and_list
 from fnostab.report.judging import make_case, stage_title
 
 if TYPE_CHECKING:
@@ -61,12 +62,17 @@ class Judged:
 
 @dataclass(frozen=True)
 class Stages:
-    """Studies in a store with their trials, by stage; ``look`` is the number of this look at them, from 1."""
+    """Studies in a store with their trials, by stage; ``earlier`` has the numbers of seeds of the looks before."""
 
     experiment_ids: dict[str, str]
     records: dict[str, StudyRecord]
     trials: dict[str, Stage]
-    look: int
+    earlier: tuple[int, ...] = ()
+
+    @property
+    def look(self) -> int:
+        """Number of this look at the studies, from 1."""
+        return 1 + len(self.earlier)
 
     @property
     def seeds(self) -> int:
@@ -87,8 +93,8 @@ def read_stages(store: Store, stored: StoredStudies) -> Stages:
     ids = {stage: find_experiment(store, name) for stage, (name, _) in places.items()}
     records = {stage: newest_study(store, ids[stage], run) for stage, (_, run) in places.items()}
     trials = {stage: stage_of(stage, store, ids[stage], record) for stage, record in records.items()}
-    found = Stages(ids, records, trials, look=1)
-    return replace(found, look=1 + looks_before(store, ids["a"], records["a"].run_id, seeds=found.seeds))
+    found = Stages(ids, records, trials)
+    return replace(found, earlier=looks_before(store, ids["a"], records["a"].run_id, seeds=found.seeds))
 
 
 def judge_and_record(store: Store, stored: StoredStudies) -> Judged:
@@ -114,8 +120,19 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
     lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
     lines += [line for stage in found.trials.values() for line in _broken(store, stage)]
+    lines += [line] if (line := _unplanned(found)) else []
     case = make_case(found.trials, studies, source=_source_of(studies, stored), judged=lines, look=found.look)
     return with_along(with_stress(case)), found
+
+
+def _unplanned(found: Stages) -> str:
+    """Describe looks beside those that were planned, for which the alpha of a look does not allow; empty if none."""
+    planned = found.records["a"].spec.looks
+    unplanned = [seeds for seeds in (*found.earlier, found.seeds) if seeds not in planned]
+    if not (planned and unplanned):
+        return ""
+    what = f"judged on {and_list([str(seeds) for seeds in unplanned])} seeds beside the planned looks"
+    return f"{what}: the error over all looks can exceed that of the plan"
 
 
 def record_verdict(store: Store, case: Case, found: Stages) -> Judged:

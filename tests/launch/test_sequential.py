@@ -58,7 +58,9 @@ def test_planned_looks_count_where_more_seeds_follow(run, call):
         **dict.fromkeys(("arch_fix", "opt_fix"), ["converged"] * 9),
     }
     run(outcomes, "--sequential", "3,6")
-    planned = json.loads(call("decide", "--experiment", "stage_a", "--json")[1])["look"]
+    answer = json.loads(call("decide", "--experiment", "stage_a", "--json")[1])
+    assert not [line for line in answer["judged"] if "planned" in line]
+    planned = answer["look"]
     assert (planned["planned"], planned["level"]) == (True, look_alpha([3, 6], 0.05, 2))
     run(outcomes, "--seeds", "9")
     assert json.loads(call("decide", "--experiment", "stage_a", "--json")[1])["look"] == {
@@ -75,6 +77,8 @@ def test_looks_planned_after_a_verdict_are_said_to_come_late(run, call):
     late = "stage_a: it was judged on fewer seeds before these looks were planned, so the error over all looks can"
     for _ in range(2):
         assert f"{late} exceed 0.05\n" in run(outcomes, "--sequential", "4")[1]
+    beside = "judged on 3 seeds beside the planned looks: the error over all looks can exceed that of the plan"
+    assert beside in " ".join(call("decide", "--experiment", "stage_a")[1].split())
 
 
 @pytest.mark.parametrize(

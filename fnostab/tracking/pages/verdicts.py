@@ -84,8 +84,8 @@ def _record(run_id: str, payload: Mapping[str, Any], experiment: str) -> Verdict
         ) from None
 
 
-def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> int:
-    """Count the earlier looks at a study: verdicts on fewer than ``seeds`` seeds, one for each number of seeds.
+def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int) -> tuple[int, ...]:
+    """Numbers of seeds of the earlier looks at a study, rising: verdicts on fewer than ``seeds`` seeds.
 
     ``seeds`` is the number of trials of the arm that has the most now.
 
@@ -96,7 +96,7 @@ def looks_before(store: Store, experiment: str, study_run_id: str, *, seeds: int
     with reported(store):
         runs = every(store.client.search_runs, [experiment], looks)
         judged = {int(run.data.tags[names.SEEDS_JUDGED]) for run in runs}
-    return sum(count < seeds for count in judged)
+    return tuple(sorted(count for count in judged if count < seeds))
 
 
 def log_verdict(
