@@ -8,7 +8,7 @@ from typing import Any
 from fnostab.monitor.optimizer_curve import Curve
 from fnostab.record import names
 from fnostab.record.outcome_rules import OutcomeRules, Validation
-from fnostab.record.outcomes import Judgement, ends_early, judge
+from fnostab.record.outcomes import Judgement, ends_early, judge, judge_end
 
 
 class Observed:
@@ -102,7 +102,7 @@ class Observed:
         if not self.validations and len(validations) >= 3:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
             judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
-        return judgement
+        return judge_end(judgement, self.validations, self.rules, losses)
 
     def summary(self, failure_step: int | None) -> dict[str, float]:
         """Summary metrics of the whole training run; finite values only."""

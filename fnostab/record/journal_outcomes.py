@@ -17,7 +17,7 @@ from fnostab.record import names
 from fnostab.record.journal import read_journal
 from fnostab.record.lines import FILE_NAME, Event, Point
 from fnostab.record.outcome_rules import Validation
-from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge
+from fnostab.record.outcomes import FAILURES, Judgement, Outcome, judge, judge_end, with_exploded
 from fnostab.record.program_journal import RECORDED_EVENT
 from fnostab.record.trial import TrialSpec
 
@@ -145,7 +145,7 @@ def _take_event(recorded: Recorded, event: Event) -> None:
 def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
     turned = spec.metric.higher_is_better and spec.metric.name == spec.judged
     sign = -1.0 if turned else 1.0
-    training = recorded.curves.get(names.TRAIN_LOSS, {})
+    training = _spread(recorded.curves.get(names.TRAIN_LOSS, {}))
     judged = sorted(recorded.curves.get(spec.judged, {}).items())
     steps = [step for step, _ in judged]
     ruled = recorded.curves.keys() & spec.rules.measures
@@ -156,7 +156,7 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
     ]
     last_step = max(recorded.last_step or 0, (recorded.scheduled_steps or 1) - 1)
     if not validations:
-        return _judge_training(recorded, spec, last_step)
+        return judge_end(_judge_training(recorded, spec, last_step), (), spec.rules, training)
     baseline = spec.rules.baseline
     if baseline is None and names.CONSTANT_LOSS in recorded.curves:
         baseline = next(iter(recorded.curves[names.CONSTANT_LOSS].values()))
@@ -166,24 +166,23 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
         last_step=last_step,
         baseline=None if baseline is None else sign * baseline,
         rules=spec.rules.turned() if turned else spec.rules,
-        training=() if turned else _spread(training),  # a loss and a score have no common scale
+        training=() if turned else training,  # a loss and a score have no common scale
     )
     if len(validations) < 3 and spec.rules.exploded_vs_baseline is None:
-        return _with_exploded(judgement, _judge_training(recorded, spec, last_step))
-    return judgement
+        judgement = _by_training(judgement, _judge_training(recorded, spec, last_step))
+    if turned:  # any score ends what only the training loss tells
+        validations = [replace(v, loss=-math.inf) for v in validations]
+    return judge_end(judgement, validations, spec.rules, training)
 
 
-def _with_exploded(judgement: Judgement, by_training: Judgement) -> Judgement:
+def _by_training(judgement: Judgement, by_training: Judgement) -> Judgement:
     """Judge ``exploded`` by the training loss where there are too few validations."""
     others = [line for line in judgement.not_judged if not line.startswith("exploded:")]
     exploded = [line for line in by_training.not_judged if line.startswith("exploded:")]
     judgement = replace(judgement, not_judged=(*others, *exploded))
     if Outcome.EXPLODED not in by_training.rules_held:
         return judgement
-    held = tuple(rule for rule in FAILURES if rule in (*judgement.rules_held, Outcome.EXPLODED))
-    if held[0] is not Outcome.EXPLODED:
-        return replace(judgement, rules_held=held)
-    return replace(by_training, rules_held=held, not_judged=judgement.not_judged)
+    return with_exploded(judgement, by_training.failure_step, by_training.known_good_step)
 
 
 def _at_validations(curve: dict[int, float], steps: Sequence[int]) -> dict[int, float]:

@@ -9,12 +9,12 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from fnostab.record import names
-from fnostab.record.explosion import exploded_at
+from fnostab.record.explosion import exploded_at, explosion_at_end
 from fnostab.record.outcome_rules import Bound, OutcomeRules, Validation
 
 COMPLETE = 0.9  # fraction of the scheduled steps, since not every step need be recorded
@@ -151,6 +151,31 @@ def judge(
         return Judgement(Outcome.CONVERGED, not_judged=tuple(not_judged))
     failure_step, known_good_step = held[by_precedence[0]]
     return Judgement(by_precedence[0], failure_step, known_good_step, by_precedence, tuple(not_judged))
+
+
+def with_exploded(judgement: Judgement, failure_step: int | None, known_good_step: int | None) -> Judgement:
+    """Return a judgement in which ``exploded`` holds as well."""
+    held = tuple(rule for rule in FAILURES if rule in (*judgement.rules_held, Outcome.EXPLODED))
+    judgement = replace(judgement, rules_held=held)
+    if held[0] is Outcome.EXPLODED:
+        judgement = replace(judgement, outcome=held[0], failure_step=failure_step, known_good_step=known_good_step)
+    return judgement
+
+
+def judge_end(
+    judgement: Judgement, validations: Sequence[Validation], rules: OutcomeRules, training: Sequence[float]
+) -> Judgement:
+    """Add ``exploded`` where the training loss exploded after the last validation; see `explosion_at_end`.
+
+    Rules with thresholds of their own judge validations only.
+    """
+    by_thresholds = rules.exploded_vs_best is not None or rules.exploded_vs_baseline is not None
+    if by_thresholds or Outcome.EXPLODED in judgement.rules_held:
+        return judgement
+    if (explosion := explosion_at_end(validations, training)) is None:
+        return judgement
+    not_judged = tuple(line for line in judgement.not_judged if not line.startswith("exploded:"))
+    return with_exploded(replace(judgement, not_judged=not_judged), *explosion)
 
 
 def ends_early(validations: Sequence[Validation], rules: OutcomeRules) -> bool:

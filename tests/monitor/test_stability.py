@@ -196,6 +196,19 @@ def test_under_accumulation_a_step_is_the_optimisers_and_its_loss_the_mean():
     assert monitor.steps_read == 6
 
 
+@pytest.mark.parametrize(("last", "outcome"), [(1e3, "exploded"), (0.3, "converged")])
+def test_a_training_that_is_stopped_while_its_loss_explodes_has_exploded(last, outcome):
+    class Stops(Validated):
+        def training_step(self, batch, batch_idx):
+            self.trainer.should_stop |= self.batches == 65
+            return super().training_step(batch, batch_idx)
+
+    module = Stops([0.9, 0.5, 0.4, last])
+    module.add_to_loss = {step: 10.0 ** (step - 60) for step in range(61, 80)}
+    monitor, _ = watched(module, 20, epochs=8)  # Lightning validates once more where it stops
+    assert (monitor.outcome, monitor.failure_step) == (outcome, 61 if outcome == "exploded" else None)
+
+
 def test_a_nonfinite_micro_batch_spoils_its_step():
     monitor, _ = watched(Small(add_to_loss={7: NAN}), 20, accumulate_grad_batches=3)
     assert monitor.failure_step == 2

@@ -307,6 +307,37 @@ def test_a_spike_that_is_over_is_no_explosion(judged):
     assert judged({"train/loss": spiky})[0].outcome is Outcome.CONVERGED
 
 
+RISES = [0.5 * 10.0**k for k in range(1, 5)]
+FALLS = [1.0 + math.exp(-step / 50) for step in range(200)]
+
+
+@pytest.mark.parametrize("shift", [0.0, -100.0])
+@pytest.mark.parametrize("higher", [False, True])
+@pytest.mark.parametrize("validated", [(), (99,), (49, 99, 149, 199)])
+def test_a_training_that_ends_while_its_loss_explodes_has_exploded(judged, validated, higher, shift):
+    training = [loss + shift for loss in FALLS + RISES]
+    metric = Metric(name="val/accuracy" if higher else "val/loss", higher_is_better=higher)
+    curves = {"train/loss": training, metric.name: {step: 0.9 if higher else training[step] for step in validated}}
+    judgement, _ = judged(curves, spec(metric=metric, judged=metric.name))
+    assert (judgement.outcome, judgement.failure_step, judgement.known_good_step) == (Outcome.EXPLODED, 200, 199)
+    assert not any(line.startswith("exploded:") for line in judgement.not_judged)
+
+
+@pytest.mark.parametrize(
+    ("training", "validations"),
+    [
+        (FALLS + RISES, {203: 1.1}),  # and what came of it is fine
+        (FALLS + RISES[-1:], {}),  # one batch
+        ([*FALLS, RISES[-1], 1.1, RISES[0], RISES[0]], {}),  # no more than it recovered from before
+        ([1e4, *FALLS, *RISES], {}),  # no higher than it began
+    ],
+)
+def test_a_high_loss_at_the_end_is_no_explosion_unless_it_lasts_and_nothing_speaks_against_it(
+    judged, training, validations
+):
+    assert judged({"train/loss": training, "val/loss": validations})[0].outcome is Outcome.CONVERGED
+
+
 @pytest.mark.parametrize(
     ("steps", "validated", "said"),
     [
