@@ -28,7 +28,7 @@ from fnostab.record.journal_outcomes import (
 from fnostab.record.lines import FILE_NAME, Event, Point, journal_file
 from fnostab.record.missing_metric import metric_not_recorded
 from fnostab.record.outcomes import FAILURES, TRAINING_OUTCOMES, Judgement, Outcome, outcome_payload, stopped_short
-from fnostab.record.process_end import Ending, ProcessEnd, how_it_ended
+from fnostab.record.process_end import Ending, ProcessEnd, hint_on, how_it_ended
 from fnostab.record.stderr_tail import STDERR_FILE, tail_since
 from fnostab.record.trial import TrialSpec
 
@@ -220,13 +220,19 @@ def _cant_be_judged(recorded: Recorded, judgement: Judgement, spec: TrialSpec) -
 
 
 def _end_of_program(recorded: Recorded, judgement: Judgement | None, spec: TrialSpec, end: ProcessEnd) -> Ending:
-    """Ending by the first that applies: observed failure, request to end, normal end, memory error, cause of death."""
+    """Ending by the first that applies: observed failure, request to end, normal end, memory error, cause of death.
+
+    An exception that ended the training before its last scheduled step is no normal end, even if the script caught it.
+    """
     code = end.return_code
     if (failure := observed_failure(recorded, judgement)) is not None:
         return Ending(failure.outcome, None)
     if end.asked and not recorded.reached_the_end:
         return how_it_ended(end)
     if code == 0 or (code is None and (recorded.complete or recorded.reached_the_end)):
+        if recorded.seen is not None and not recorded.reached_the_end:
+            outcome, error = recorded.seen
+            return Ending(outcome, f"its training ended with {error}, which the script caught{hint_on(error)}")
         if judgement is None:
             others = ", ".join(sorted(recorded.curves))
             return Ending(Outcome.INFRA_ERROR, NO_LOSS_RECORDED.format(others) if others else NOTHING_RECORDED)

@@ -34,7 +34,8 @@ class Recorded:
         scheduled_steps: number of steps that the last attempt announced.
         announced: first failure that the last attempt announced, with its step.
         by_rules: whether that failure was judged by the rules of the time, so that other rules may change it.
-        seen: ``oom``, with its reason, if the last attempt's recorder saw a memory error.
+        seen: ``oom``, ``killed`` or ``infra_error``, and the exception by which the last attempt's recorder or monitor
+            saw the training end.
         complete: whether the last attempt closed its recorder.
     """
 
@@ -83,6 +84,7 @@ def read_recorded(directory: Path) -> Recorded:
     recorded = Recorded()
     for record, _ in read_journal(directory / FILE_NAME):
         if isinstance(record, Point):
+            recorded.seen = None  # the training went on
             for name, value in {**record.values, **{n: float(text) for n, text in record.nonfinite.items()}}.items():
                 recorded.curves.setdefault(name, {}).setdefault(record.step, value)
         else:

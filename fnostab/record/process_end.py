@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 
 from fnostab.record.outcomes import Outcome
-from fnostab.record.recorder import is_out_of_memory
+from fnostab.record.recorder import ended_by
 
 NO_MESSAGE = "it left no message"
 _OUT_OF_MEMORY = re.compile(
@@ -67,9 +67,7 @@ class Ending:
 
 def outcome_of(error: BaseException) -> Outcome:
     """Outcome of a training that an exception (or its cause) ended: ``oom``, ``killed`` or ``infra_error``."""
-    if not isinstance(error, Exception):  # Ctrl-C, or a request to exit
-        return Outcome.KILLED
-    return Outcome.OOM if is_out_of_memory(error) else Outcome.INFRA_ERROR
+    return Outcome(ended_by(error))
 
 
 def how_it_ended(end: ProcessEnd) -> Ending:
@@ -94,8 +92,12 @@ def how_it_ended(end: ProcessEnd) -> Ending:
         hint = " (perhaps by the kernel, out of memory)" if code == -signal.SIGKILL else ""
         return Ending(Outcome.KILLED, f"ended by {_signal_name(-code)}{hint}{_after_colon(said)}")
     said, status = last_words(tail), "" if end.goes_on else f"exit status {code}: "
-    hint = next((f"; {hint}" for pattern, hint in HINTS if pattern.search(said)), "")
-    return Ending(Outcome.INFRA_ERROR, f"{status}{said}{hint}")
+    return Ending(Outcome.INFRA_ERROR, f"{status}{said}{hint_on(said)}")
+
+
+def hint_on(error: str) -> str:
+    """Hint for an error that involves fnostab itself, after a semicolon; empty without one."""
+    return next((f"; {hint}" for pattern, hint in HINTS if pattern.search(error)), "")
 
 
 def last_words(tail: str) -> str:

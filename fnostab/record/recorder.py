@@ -31,8 +31,8 @@ __all__ = [
     "NAME_CHARACTERS",
     "TOKEN_VARIABLE",
     "Recorder",
+    "ended_by",
     "is_metric_name",
-    "is_out_of_memory",
     "session_sink",
     "shared",
 ]
@@ -192,11 +192,11 @@ class Recorder:
         if to is None or self._borrows or os.getpid() != self._pid:
             return
         try:
-            if error is None:
+            if error is None or (isinstance(error, SystemExit) and not error.code):
                 to.event(RECORDED_EVENT, {"step": to.last_step})
-            elif is_out_of_memory(error):
+            elif isinstance(error, Exception | KeyboardInterrupt):
                 with suppress(JournalError):  # the script's own error says more
-                    to.event(names.TAGS_EVENT, outcome_tags({"outcome": "oom", "reason": one_line(error)}))
+                    to.event(names.TAGS_EVENT, outcome_tags({"outcome": ended_by(error), "reason": one_line(error)}))
         finally:
             to.close()
 
@@ -269,6 +269,13 @@ def _checked(name: str) -> str:
     if not is_metric_name(name):
         raise JournalError(f"{name[:300]!r} is not a metric name: expected {METRIC_NAMES}")
     return name
+
+
+def ended_by(error: BaseException) -> Literal["oom", "killed", "infra_error"]:
+    """Outcome of a training that an exception, or its cause, ended."""
+    if not isinstance(error, Exception):  # Ctrl-C, or a request to exit
+        return "killed"
+    return "oom" if is_out_of_memory(error) else "infra_error"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

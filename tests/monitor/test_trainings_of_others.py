@@ -18,6 +18,7 @@ from fnostab.errors import ConfigError
 from fnostab.monitor import StabilityMonitor
 from fnostab.record import names
 from fnostab.record.journal import Journal, read_journal
+from fnostab.record.journal_outcomes import read_recorded
 from fnostab.record.lines import FILE_NAME, Point
 from fnostab.record.outcome_rules import OutcomeRules
 from fnostab.record.outcomes import Outcome
@@ -1003,6 +1004,16 @@ def test_in_a_study_its_own_rules_judge(tmp_path, monkeypatch, validations, opti
     assert tags.get(names.OUTCOME) == announced
     assert (names.FAILURE_STEP in tags) is (announced is not None)
     assert not tags.keys() & {names.RULES_HELD, names.NOT_JUDGED}  # or a restart would judge by other rules
+
+
+def test_inside_a_study_an_exception_that_ends_the_training_is_named(tmp_path, monkeypatch):
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
+    monkeypatch.setenv("FNOSTAB_TOKEN", "first")
+    with pytest.raises(ValueError, match="mine"):
+        fit(EndsAt(5, ValueError("mine")), StabilityMonitor(), 10)
+    assert read_recorded(tmp_path).seen == (Outcome.INFRA_ERROR, "ValueError: mine")
 
 
 def test_a_validation_between_two_steps_of_one_number_is_recorded(tmp_path, monkeypatch):

@@ -337,10 +337,11 @@ def test_an_end_for_want_of_memory_is_recorded(trial, error):
     assert events(trial) == [("tags", {"fnostab.outcome": "oom", "fnostab.reason": reason})]
 
 
-def test_another_error_is_not_swallowed_nor_called_an_end(trial):
+def test_another_error_is_not_swallowed_and_is_named(trial):
     with pytest.raises(ZeroDivisionError), Recorder():
         _ = 1 / 0
-    assert events(trial) == []
+    said = {names.OUTCOME: "infra_error", names.REASON: "ZeroDivisionError: division by zero"}
+    assert events(trial) == [(names.TAGS_EVENT, said)]
 
 
 def test_a_sink_of_a_session_takes_what_a_monitor_gives_and_refuses_what_no_reader_would_take(trial):

@@ -193,6 +193,33 @@ class TestHowItEnded:
         assert "requested" not in trial.end
 
     @pytest.mark.parametrize(
+        ("lines", "outcome", "reason"),
+        [
+            (["raise ValueError('x')"], Outcome.INFRA_ERROR, "its training ended with ValueError: x, which the script"),
+            (
+                ["raise MemoryError('x')"],
+                Outcome.OOM,
+                "its training ended with MemoryError: x, which",
+            ),
+            (["raise ValueError('NaN')"], Outcome.INFRA_ERROR, "which the script caught; if the training failed so, "),
+            (["raise KeyboardInterrupt"], Outcome.KILLED, "its training ended with KeyboardInterrupt"),
+            (["sys.exit(0)"], Outcome.CONVERGED, ""),
+            (["rec.scheduled(1)", "raise ValueError('x')"], Outcome.CONVERGED, ""),
+            (["rec.step(1, loss=float('nan'))", "raise ValueError('x')"], Outcome.NONFINITE, ""),
+        ],
+    )
+    def test_an_exception_that_the_script_caught_is_no_success_unless_the_training_was_complete(
+        self, tmp_path, lines, outcome, reason
+    ):
+        training = recorded("rec.step(0, loss=1.0)", *lines).replace("\n", "\n    ")
+        trial = Trial(tmp_path, f"try:\n    {training}\nexcept BaseException as error:\n    print(error)\n")
+        assert trial.run() is outcome
+        assert reason in (trial.end["reason"] or "")
+        (tmp_path / "script.py").write_text(HEAD + GOOD)
+        if outcome not in (Outcome.CONVERGED, Outcome.NONFINITE):
+            assert trial.run() is Outcome.CONVERGED
+
+    @pytest.mark.parametrize(
         ("lines", "error"),
         [
             (
