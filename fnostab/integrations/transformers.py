@@ -41,7 +41,7 @@ class StabilityCallback(TrainerCallback):
     (``load_best_model_at_end``), since their values are not those of the last step.
 
     Args:
-        trainer: the Trainer, whose ``training_step`` and ``accelerator.clip_grad_norm_`` are wrapped.
+        trainer: the Trainer, whose ``train``, ``training_step`` and ``accelerator.clip_grad_norm_`` are wrapped.
 
     Raises:
         ConfigError: ``trainer`` is not a Trainer, or has such a callback already.
@@ -62,17 +62,22 @@ class StabilityCallback(TrainerCallback):
         self._trainer = trainer
         self._inside = JOURNAL_VARIABLE in os.environ  # true in all processes of a trial: each follows the same numbers
         self._recorder: Recorder | None = None
+        self._accelerator: Any = None
         self._evaluated: tuple[int, set[str]] = (-1, set())
         self._forget()
         if self._inside:
+            trainer.train = self._ended(trainer.train)
             trainer.training_step = self._followed(trainer.training_step, self._take_loss)
-            trainer.accelerator.clip_grad_norm_ = self._followed(trainer.accelerator.clip_grad_norm_, self._take_norm)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
         if self._inside:
-            if self._recorder is not None:  # of a training that an error ended
+            accelerator = self._trainer.accelerator
+            if accelerator is not self._accelerator:  # a new one may replace it before a training
+                self._accelerator = accelerator
+                accelerator.clip_grad_norm_ = self._followed(accelerator.clip_grad_norm_, self._take_norm)
+            if self._recorder is not None:  # of an attempt of auto_find_batch_size
                 self._recorder.close()
             self._recorder = Recorder()
             last = self._recorder.last_step
@@ -93,7 +98,7 @@ class StabilityCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
-        self._lr = others["optimizer"].param_groups[0]["lr"]
+        self._lr = others["optimizer"].param_groups[0].get("lr")  # Adafactor may have none
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         if self._recorder is None:
@@ -148,6 +153,21 @@ class StabilityCallback(TrainerCallback):
 
     def _take_norm(self, norm: Any) -> None:
         self._norm = norm if self._norm is None else self._norm
+
+    def _ended(self, train: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a Trainer's ``train`` so that an exception which ends it ends the record too."""
+
+        @wraps(train)
+        def follow(*args: Any, **named: Any) -> Any:
+            try:
+                return train(*args, **named)
+            except BaseException as error:
+                recorder, self._recorder = self._recorder, None
+                if recorder is not None:
+                    recorder.__exit__(type(error), error, error.__traceback__)
+                raise
+
+        return follow
 
     @staticmethod
     def _followed(method: Callable[..., Any], take: Callable[[Any], None]) -> Callable[..., Any]:

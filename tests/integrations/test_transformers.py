@@ -104,6 +104,45 @@ def test_a_gradient_that_nobody_clips_has_a_norm_too_and_the_rate_is_that_of_the
     assert recorded["lr"] == pytest.approx([0.1, 0.05])
 
 
+def test_an_accelerator_that_is_created_anew_tells_the_norms_too(trial, trainer_of):
+    trainer = trainer_of(at(2.0, 2.0))
+    trainer.create_accelerator_and_postprocess()
+    trainer.train()
+    assert curves(trial)["grad_norm/total"] == pytest.approx([2.0, 1.8])
+
+
+def test_an_optimiser_may_have_no_learning_rate(trial, trainer_of):
+    class Fixed(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {})
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                p -= 0.1 * p.grad
+
+    trainer = trainer_of(at(2.0, 2.0))
+    trainer.optimizer = Fixed(trainer.model.parameters())
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LRScheduler.__new__(torch.optim.lr_scheduler.LRScheduler)
+    trainer.lr_scheduler.step = trainer.lr_scheduler.get_last_lr = lambda: [0.0]
+    trainer.train()
+    recorded = curves(trial)
+    assert recorded["grad_norm/total"] == pytest.approx([2.0, 1.8])
+    assert "lr" not in recorded
+
+
+def test_an_error_that_ends_the_training_is_named(trial, trainer_of):
+    class Breaks(Line):
+        def forward(self, x):
+            if self.weight.item() > 0:  # in the second step
+                raise ValueError("mine")
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match="mine"):
+        trainer_of(at(2.0, 2.0), Breaks()).train()
+    assert read_recorded(trial).seen == ("infra_error", "ValueError: mine")
+
+
 def test_accumulated_batches_are_one_step_with_their_mean_loss(trial, trainer_of):
     trainer_of(at(1.0, 3.0, 2.0, 2.0, 1.0), gradient_accumulation_steps=2, learning_rate=0.0).train()
     recorded = read_recorded(trial)
