@@ -125,6 +125,7 @@ class StabilityMonitor(Callback):
         self._kept: Mapping[str, Any] | None = None  # from a checkpoint
         self._logged_before: Mapping[str, Any] = {}  # the Trainer keeps what earlier validations logged
         self._epoch_began: tuple[int, Mapping[str, Any]] = 0, {}  # steps by then, and what was logged
+        self._taken_by_epoch: set[str] | None = None  # names taken at the end of the epoch; None within one
         self._validation_names: set[str] = set()  # logged by the Trainer's validations
         self._scheduled = math.inf
 
@@ -212,6 +213,7 @@ class StabilityMonitor(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take_logged_by_epoch(trainer)
+        self._epoch_began, self._taken_by_epoch = (self.steps_read, dict(trainer.callback_metrics)), None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if not self._watches.are_of(trainer):
@@ -250,10 +252,13 @@ class StabilityMonitor(Callback):
 
     def _take_logged_by_epoch(self, trainer: Trainer) -> None:
         """Take validation metrics that the module logged at the end of an epoch, after this callback's hook."""
-        (steps, before), self._epoch_began = self._epoch_began, (self.steps_read, dict(trainer.callback_metrics))
-        if self.steps_read > steps:
-            logged = newly_logged(trainer, before)
-            self._take_validation(trainer, {k: v for k, v in logged.items() if k not in self._validation_names})
+        steps, before = self._epoch_began
+        if self._taken_by_epoch is None or self.steps_read == steps:
+            return
+        others = self._validation_names | self._taken_by_epoch
+        logged = {name: value for name, value in newly_logged(trainer, before).items() if name not in others}
+        self._taken_by_epoch |= logged.keys()
+        self._take_validation(trainer, logged)
 
     def _take_validation(self, trainer: Trainer, logged: Mapping[str, float]) -> None:
         name = next((name for name in spellings(self.val_loss_name) if name in logged), None)
@@ -271,6 +276,7 @@ class StabilityMonitor(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._read_block(trainer)
         self._seen.end_epoch()
+        self._taken_by_epoch = set()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._watches.detach()
@@ -311,6 +317,8 @@ class StabilityMonitor(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._watches.read(self.curves)
+        if not self._result.ended:
+            self._take_logged_by_epoch(trainer)
         # Keyed by position: Lightning's own state dict allows only one callback per class
         checkpoint.setdefault(CHECKPOINT_KEY, {})[self._place(trainer)] = self._seen.state_dict()
 

@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 from lightning import Callback, LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.tuner import Tuner
 from small_module import INF, NAN, Gan, Recorder, Small, batches, fit, make_trainer
 from torch import nn
@@ -726,6 +726,26 @@ def test_val_slash_loss_is_as_good_a_name(name, asked):
     assert [v.loss for v in monitor.validations] == [3.0, 2.0]
     assert monitor.outcome is Outcome.STAGNATED
     assert sink.values("val/loss" if name == "val/loss" else "val/val_loss") == [3.0, 2.0]
+
+
+def test_a_checkpoint_of_an_epochs_end_holds_the_validation_that_was_logged_there(tmp_path):
+    class AtTheEnd(Small):
+        def on_train_epoch_end(self):
+            self.log_dict({"val_loss": 1.0 / (1 + self.current_epoch), "val_accuracy": 0.5})
+
+    def trained(epochs, **settings):
+        saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        monitor = StabilityMonitor(sink := Recorder())
+        trainer = make_trainer([monitor, saves], max_epochs=epochs, enable_checkpointing=True)
+        trainer.fit(AtTheEnd(), batches(5), weights_only=False, **settings)
+        return monitor, sink
+
+    _, sink = trained(2)
+    assert sink.curve("val/val_loss") == [(4, 1.0), (9, 0.5)]
+    assert sink.curve("val/val_accuracy") == [(4, 0.5), (9, 0.5)]
+    monitor, sink = trained(3, ckpt_path=tmp_path / "epoch=1.ckpt")
+    assert [(v.step, v.loss) for v in monitor.validations] == [(4, 1.0), (9, 0.5), (14, pytest.approx(1 / 3))]
+    assert [step for step, _ in sink.curve("val/val_loss")] == [14]
 
 
 def test_a_resumed_training_whose_cause_was_mended_goes_on(tmp_path):
