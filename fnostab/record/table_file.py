@@ -10,7 +10,6 @@ import io
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -24,7 +23,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import shown
 from fnostab.record.table import STAGES, Table, TrialRow, known_outcome
-from fnostab.record.table_study import ABSENT, PREFIX, REPEATED, ROWS, TableStudy, is_missing, parse_json
+from fnostab.record.table_study import ABSENT, PREFIX, REPEATED, TableStudy, is_missing, parse_json
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
 REQUIRED = ("arm", "seed", "outcome", "val_loss")
@@ -36,7 +35,6 @@ MOST_DIGITS = 39  # of an integer, as of 128 bits
 FLOAT_DIGITS = 15  # of one that another program wrote as a float
 SEEDS = TypeAdapter[Mapping[str, tuple[int, ...]]](dict[str, tuple[Annotated[int, Field(ge=0)], ...]])  # by arm
 ARMS = TypeAdapter[Mapping[str, str]](dict[str, str])
-COUNTS = TypeAdapter[Mapping[str, Mapping[str, int]]](dict[str, dict[str, int]])  # by stage and arm
 _FORMULA = re.compile(r"[=+\-@\t\r]")  # a spreadsheet may run a cell that starts like this
 
 
@@ -46,15 +44,13 @@ def read_table(path: str | Path) -> Table:
     Without a column ``stage`` all trials are of stage a.
 
     Raises:
-        DecisionError: the file can't be read, a row is not valid (the message names it), or rows that `write_table`
-            wrote are gone.
+        DecisionError: the file can't be read, or a row is not valid; the message names the row.
     """
     stages: dict[str, list[TrialRow]] = {}
     seen: dict[tuple[str, str, int], int] = {}
     with csv_errors(path):
         records = list(_records(path))
-    constants = _constants([fields for _, fields in records], str(path))
-    study = TableStudy.parse(constants, str(path))
+    study = TableStudy.parse(_constants([fields for _, fields in records], str(path)), str(path))
     names = _measure_columns(records[0][1] if records else {}, study)
     missing: dict[str, Mapping[str, tuple[int, ...]]] = {}
     same_settings: dict[str, Mapping[str, str]] = {}
@@ -70,8 +66,6 @@ def read_table(path: str | Path) -> Table:
             missing[stage] = _mapping(SEEDS, fields[ABSENT] or "", f"{where}: {ABSENT}")
         if not is_missing(fields.get(REPEATED)):
             same_settings[stage] = _mapping(ARMS, fields[REPEATED] or "", f"{where}: {REPEATED}")
-    if not is_missing(constants.get(ROWS)):
-        _insist_on_rows(_mapping(COUNTS, constants[ROWS], f"{path}: {ROWS}"), seen, path)
     if "a" not in stages:
         raise DecisionError(f"{path} has no trial of stage a")
     missing = {  # rows may have been added since
@@ -89,8 +83,7 @@ def write_table(path: str | Path, table: Table) -> None:
     """
     rows = [(stage, row) for stage, trials in table.stages.items() for row in trials]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
-    counts = {stage: Counter(row.arm for row in trials) for stage, trials in table.stages.items()}
-    constants = {**(table.study.cells() if table.study else {}), ROWS: json.dumps(counts)}
+    constants = table.study.cells() if table.study else {}
     more = [NOT_JUDGED] if any(row.not_judged for _, row in rows) else []
     of_stage = {
         stage: [json.dumps(column[stage]) if stage in column else "" for column in (table.missing, table.same_settings)]
@@ -161,20 +154,6 @@ def _constants(records: Sequence[Mapping[str, str | None]], path: str) -> dict[s
             raise DecisionError(f"{path}: {name} has more than one value: {found_values}; write the same in each row")
         found[name] = values.pop()
     return found
-
-
-def _insist_on_rows(
-    written: Mapping[str, Mapping[str, int]], seen: Iterable[tuple[str, str, int]], path: str | Path
-) -> None:
-    """Refuse a table from which rows were removed since it was written: they would not count as missing trials."""
-    left = Counter((stage, arm) for stage, arm, _ in seen)
-    for stage, of_stage in written.items():
-        for arm, n in of_stage.items():
-            if left[stage, arm] < n:
-                raise DecisionError(
-                    f"{path} has {left[stage, arm]} of the {n} trials of arm {arm} in stage {stage} with which it was "
-                    f"written: restore the others, or remove the column {ROWS} to judge what is left"
-                )
 
 
 def _mapping(kind: TypeAdapter[T], text: str, what: str) -> T:

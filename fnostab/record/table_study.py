@@ -20,7 +20,6 @@ from fnostab.record.trial import FollowUpCriterion, Measure, Metric
 PREFIX = "study."
 ABSENT = "study.missing"  # missing seeds of the study, by arm: {"control": [3, 5]}; an empty cell means unknown
 REPEATED = "study.same_settings"  # arms with the settings of another: {"twin": "control"}
-ROWS = "study.rows"  # number of rows with which a table was written, by stage and arm: {"a": {"control": 10}}
 MISSING = ("", "na", "nan", "<na>")  # missing values as R, pandas and people write them
 STRESSED = 'the values of each arm by name, as in {"plain": {"plain_3": 3, "plain_6": 6}}'
 STRUCTURED = ("measures", "caveats", "same_for_all", "follow_up_criteria", "arms", "stressed", "next_of")
@@ -118,7 +117,7 @@ class TableStudy(Frozen):
         Raises:
             DecisionError: a value is not valid, there is no ``study.control``, or a column seems to be misspelt.
         """
-        known = [name.removeprefix(PREFIX) for name in (*cls(control="").cells(), ABSENT, REPEATED, ROWS)] + [*ROLES]
+        known = [name.removeprefix(PREFIX) for name in (*cls(control="").cells(), ABSENT, REPEATED)] + [*ROLES]
         for name in (column.removeprefix(PREFIX) for column in cells):
             close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=MISSPELT)
             if close and name not in known:

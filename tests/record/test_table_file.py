@@ -133,20 +133,6 @@ def test_a_row_that_was_added_is_no_longer_missing(tmp_path):
     assert table.missing == {"a": {"plain": (2,)}}
 
 
-@pytest.mark.parametrize(
-    ("gone", "said"), [("a,norm,0,", "0 of the 1 trials of arm norm in stage a"), ("b,", "stage b")]
-)
-def test_rows_that_were_removed_from_a_table_are_noticed(tmp_path, gone, said):
-    path = tmp_path / "trials.csv"
-    write_table(path, Table({"a": ROWS, "b": ROWS}, STUDY, {"a": {}, "b": {}}))
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith(gone)))
-    with pytest.raises(DecisionError, match=f"{said}.* or remove the column study.rows to judge what is left"):
-        read_table(path)
-    path.write_text(path.read_text().replace("study.rows", "rows"))
-    assert len(read_table(path).stages["a"]) > 0
-
-
 def test_an_arm_that_would_be_missing_in_a_table_is_not_written(tmp_path):
     with pytest.raises(DecisionError, match=r"the arm 'nan' can't be written to a table, .*: rename it"):
         write_table(tmp_path / "trials.csv", Table({"a": [replace(ROWS[0], arm="nan")]}))
