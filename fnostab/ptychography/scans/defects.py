@@ -102,7 +102,7 @@ def _partial_gaps(total: NDArray[np.float64], floor: float) -> NDArray[np.bool_]
 
 
 def offset_share(intensity: NDArray[np.float32]) -> tuple[float, float]:
-    """What nearly every value is at least, and its share of the mean.
+    """Find a lower limit of nearly all values, and its share of the mean.
 
     Far fields have values near 0, in dim corners and between speckles: a large share is an offset or a background.
 
