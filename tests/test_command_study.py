@@ -273,7 +273,10 @@ def test_train_tries_a_trial_of_the_control_once_each_time_it_is_asked_and_says_
     (workplace / "data").touch()
     status, out, err = call("train", "study.yaml")
     assert status == 0, err
-    assert "base-0: its validations are numbered 0 to 2, its steps to 29" in out
+    odd = "base-0: its validations are numbered 0 to 2, its steps to 29"
+    assert odd in out
+    said = " ".join(call("decide", "--experiment", "one")[1].split())
+    assert f"1 of 1 trials converged, with records that are odd, such as {odd}" in said
 
 
 WITHOUT_TORCH = """

@@ -41,6 +41,7 @@ NO_LOSS_RECORDED = (
     "record the study's metric"
 )
 CANT_BE_JUDGED = "its outcome can't be judged: it did not record"
+ENDS_EARLY = "its records end after"
 MOST_BYTES = 5_000_000  # total size of announced files
 ANNOUNCED_FILES = (".png", ".json", ".csv", ".txt")
 _NAN = re.compile(r"(?<![\w.-])nan(?![\w-])", re.IGNORECASE)  # NaN as a value, but not nan_to_num or All-NaN
@@ -268,7 +269,7 @@ def _ended_early(recorded: Recorded) -> str | None:
     """Describe a program that exited normally long before its last scheduled step; None otherwise."""
     if not stopped_short(recorded.last_step, recorded.scheduled_steps):
         return None
-    return f"its records end after {(recorded.last_step or 0) + 1} of {recorded.scheduled_steps} scheduled steps"
+    return f"{ENDS_EARLY} {(recorded.last_step or 0) + 1} of {recorded.scheduled_steps} scheduled steps"
 
 
 def _announce_files(journal: Journal | Unwritten) -> None:

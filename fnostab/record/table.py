@@ -27,6 +27,7 @@ class TrialRow:
         constant_loss: validation loss of the best constant output; None if unknown, as in a CSV file.
         noise_floor_loss: validation loss of a perfect prediction, caused by noise; None if unknown, as in a CSV file.
         not_judged: outcome rules that could not be judged, each with its reason, as ``rule: reason``.
+        reason: why it has no training outcome, or what is odd about it; None if unknown, as in a CSV file.
     """
 
     arm: str
@@ -43,6 +44,7 @@ class TrialRow:
     constant_loss: float | None = None
     noise_floor_loss: float | None = None
     not_judged: tuple[str, ...] = ()
+    reason: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Convert an outcome given as text, and numbers; drop measures and a failed trial's loss beyond `LARGEST`.

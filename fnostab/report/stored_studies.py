@@ -119,7 +119,7 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     studies = {stage: record.spec for stage, record in found.records.items()}
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
     lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
-    lines += [line for stage in found.trials.values() for line in _broken(store, stage)]
+    lines += [line for stage in found.trials.values() for line in _reasons(stage)]
     lines += [line] if (line := _unplanned(found)) else []
     case = make_case(found.trials, studies, source=_source_of(studies, stored), judged=lines, look=found.look)
     return with_along(with_stress(case)), found
@@ -204,18 +204,19 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     return [title + line for line in lines]
 
 
-def _broken(store: Store, stage: Stage) -> list[str]:
-    """Write a line on trials that ended as ``infra_error``, with the reason of the first; empty without any."""
+def _reasons(stage: Stage) -> list[str]:
+    """Write a line on trials that ended as ``infra_error``, and one on odd successes, each with its first reason."""
+    from fnostab.record.ending import ENDS_EARLY
     from fnostab.record.outcomes import Outcome
-    from fnostab.tracking import reason_of
 
     broken = [trial for trial in stage.trials if trial.outcome is Outcome.INFRA_ERROR and trial.run_id]
-    if not broken:
-        return []
-    first = broken[0]
-    why = reason_of(store, first.run_id or "") or "no reason is recorded"
+    odd = [trial for trial in stage.trials if trial.outcome is Outcome.CONVERGED and trial.reason]
+    odd = [trial for trial in odd if not (trial.reason or "").startswith(ENDS_EARLY)]  # a line for each arm says so
     return [
-        f"{len(broken)} of {len(stage.trials)} trials ended without a result, such as {first.arm}-{first.seed}: {why}"
+        f"{len(trials)} of {len(stage.trials)} trials {what}, such as {trials[0].arm}-{trials[0].seed}: "
+        f"{trials[0].reason or 'no reason is recorded'}"
+        for what, trials in (("ended without a result", broken), ("converged, with records that are odd", odd))
+        if trials
     ]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fnostab.tracking.read.black_box import fetch_black_box
     from fnostab.tracking.read.foreign_runs import foreign_names, foreign_runs
     from fnostab.tracking.read.runs_elsewhere import runs_elsewhere, set_aside
-    from fnostab.tracking.read.studies import find_experiment, newest_study, reason_of, recorded_metrics, trial_rows
+    from fnostab.tracking.read.studies import find_experiment, newest_study, recorded_metrics, trial_rows
     from fnostab.tracking.read.watching import StudyWatch, existing_store, find_study, newest_experiment
     from fnostab.tracking.repair.reconcile import reconcile
     from fnostab.tracking.repair.sync import SyncReport, sync
@@ -34,7 +34,7 @@ _NAMES = {  # by module
     "read.black_box": "fetch_black_box",
     "read.foreign_runs": "foreign_names foreign_runs",
     "read.runs_elsewhere": "runs_elsewhere set_aside",
-    "read.studies": "find_experiment newest_study reason_of recorded_metrics trial_rows",
+    "read.studies": "find_experiment newest_study recorded_metrics trial_rows",
     "read.watching": "StudyWatch existing_store find_study newest_experiment",
     "repair.reconcile": "reconcile",
     "repair.sync": "SyncReport sync",

@@ -23,6 +23,7 @@ TAGS_OF_ROW = (
     names.FAILURE_STEP,
     names.RULES_HELD,
     names.NOT_JUDGED,
+    names.REASON,
     names.SCHEMA_TAG,
 )
 METRICS_OF_ROW = (
@@ -127,17 +128,6 @@ def recorded_metrics(store: Store, run_ids: Iterable[str]) -> set[str]:
         return {name for run_id in run_ids for name in store.client.get_run(run_id).data.metrics}
 
 
-def reason_of(store: Store, run_id: str) -> str | None:
-    """Reason for a trial's outcome; None if its run gives none.
-
-    Raises:
-        TrackingError: the store does not answer.
-    """
-    with reported(store):
-        reason: str | None = store.client.get_run(run_id).data.tags.get(names.REASON)
-    return reason
-
-
 def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], study: StudySpec) -> TrialRow:
     measures, scheduled = study.measures, tags.get(names.SCHEDULED_STEPS)
     failure_step, last_step = tags.get(names.FAILURE_STEP), metrics.get(names.LAST_STEP)
@@ -157,6 +147,7 @@ def _row(run_id: str, tags: Mapping[str, str], metrics: Mapping[str, float], stu
         constant_loss=metrics.get(names.CONSTANT_LOSS),
         noise_floor_loss=metrics.get(names.NOISE_FLOOR_LOSS),
         not_judged=tuple(rule.strip() for rule in tags.get(names.NOT_JUDGED, "").split(";") if rule.strip()),
+        reason=tags.get(names.REASON),
     )
 
 
