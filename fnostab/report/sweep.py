@@ -27,14 +27,14 @@ def render_along(along: Along, case: "Case") -> RenderableType:
         median = "-" if s.median is None else f"{s.median:.4g}"
         table.add_row(f"{place.value:g}", s.arm, failed, percent(s.failure_rate_ci), median, outcomes)
     lines = [line for place in along.places if (line := left_out(place.summary))]
-    command = f"\n  {case.command}" if case.command else ""
+    held = conditions(case.studies)
     parts = [
         *(each for stage in case.stages for each in trial_table(stage, case.verdict)),
         table,
         *([Text("\n".join(lines))] if lines else []),
         Text("\n".join(case.verdict.sentences)),
-        Text("\n".join(conditions(case.studies)), style="dim"),
-        Text.assemble((along.finding, "bold"), f"\nnext: {case.verdict.next.text}{command}"),
+        *([Text("\n".join(held), style="dim")] if held else []),
+        Text.assemble((along.finding, "bold"), f"\nnext: {case.verdict.next.text}"),
     ]
     return Group(*(part for each in parts for part in (each, Text())))
 

@@ -27,9 +27,8 @@ COLOURS = {
 
 def print_case(case: "Case", console: Console, *, evidence: bool = False) -> None:
     """Print what `render` shows, then the next command on a line of its own, to be pasted."""
-    special = case.stress is not None or case.along is not None
-    console.print(render(case, evidence=evidence), highlight=False, soft_wrap=special)
-    if case.command and not special:
+    console.print(render(case, evidence=evidence), highlight=False)
+    if case.command:
         say(console, f"  {case.command}\n", style="bold")
 
 
@@ -45,8 +44,7 @@ def render(case: "Case", *, evidence: bool = False) -> RenderableType:
     if case.along is not None:
         return Group(*judged, render_along(case.along, case))
     if case.stress is not None:
-        command = f"\n  {case.command}" if case.command else ""
-        return Group(*judged, render_stress(case.stress, verdict), Text(f"next: {verdict.next.text}{command}"))
+        return Group(*judged, render_stress(case.stress, verdict), Text(f"next: {verdict.next.text}"), Text())
     for stage in case.stages:
         parts.append(arms_table(stage, verdict))
         if said := _sentences(verdict, stage.name):

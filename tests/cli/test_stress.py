@@ -25,7 +25,8 @@ def test_each_arms_margin_is_printed_and_written_into_the_report(recorded, call)
     assert "arm 0.005 0.02 0.04 p half of the trials fail at" in lines
     assert "control 0/6 3/6 6/6 0.02 (95 %: after 0.005 and before 0.04)" in lines
     assert "bounded - 0/6 1/6 0.016 beyond 0.04 (95 %: after 0.02)" in lines
-    assert "bounded tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in out
+    assert "bounded tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in " ".join(lines)
+    assert max(map(len, out.splitlines())) <= 80
 
     status, _, err = call("report", "--experiment", "stress_lr")
     assert status == 0, err
@@ -61,7 +62,7 @@ def test_a_table_judged_by_a_study_file_is_a_stress_study_or_one_along_a_setting
     bare = [",".join(line.split(",")[:7]) for line in (recorded / "trials.csv").read_text().splitlines()]
     (recorded / "bare.csv").write_text("\n".join(bare) + "\n")
     _, out, _ = call("decide", "--table", "bare.csv", "--study", "stress_lr")
-    assert "bounded tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in out
+    assert "bounded tolerates more: beyond 0.04 (95 %: after 0.02) (p = 0.016)" in " ".join(out.split())
     hunt = ("decide", "--table", str(RESULTS / "question/crash_hunt.csv"))
     _, out, _ = call(*hunt, "--study", "crash_hunt")
     assert "training begins to fail at model.fno_blocks 4" in out
