@@ -14,7 +14,7 @@ from small_module import INF, NAN, Gan, Recorder, Small, batches, fit, make_trai
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, JournalError
 from fnostab.monitor import StabilityMonitor
 from fnostab.record import names
 from fnostab.record.journal import Journal, read_journal
@@ -1026,14 +1026,20 @@ def test_in_a_study_its_own_rules_judge(tmp_path, monkeypatch, validations, opti
     assert not tags.keys() & {names.RULES_HELD, names.NOT_JUDGED}  # or a restart would judge by other rules
 
 
-def test_inside_a_study_an_exception_that_ends_the_training_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(ValueError("mine"), (Outcome.INFRA_ERROR, "ValueError: mine")), (SystemExit(0), None)],  # its status tells
+)
+def test_inside_a_study_an_exception_that_ends_the_training_is_named(tmp_path, monkeypatch, error, seen):
     with Journal(tmp_path) as journal:
         journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
     monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
     monkeypatch.setenv("FNOSTAB_TOKEN", "first")
-    with pytest.raises(ValueError, match="mine"):
-        fit(EndsAt(5, ValueError("mine")), StabilityMonitor(), 10)
-    assert read_recorded(tmp_path).seen == (Outcome.INFRA_ERROR, "ValueError: mine")
+    with pytest.raises(type(error)):
+        fit(EndsAt(5, error), StabilityMonitor(), 10)
+    assert read_recorded(tmp_path).seen == seen
+    with pytest.raises(JournalError, match="with one Recorder or one StabilityMonitor"):
+        fit(Small(), StabilityMonitor(), 10)
 
 
 def test_a_validation_between_two_steps_of_one_number_is_recorded(tmp_path, monkeypatch):
