@@ -58,7 +58,8 @@ class Recording:
             os.close(self._lock)
             if isinstance(error, BlockingIOError):
                 raise JournalError(
-                    f"{directory} is already being recorded: only one process may record a trial, with one Recorder"
+                    f"{directory} is already being recorded: only one process may record a trial, with one Recorder or "
+                    "one StabilityMonitor"
                 ) from None
             if isinstance(error, OSError):
                 raise JournalError(f"can't write {self.path}: {error.strerror or error}") from error
