@@ -264,7 +264,7 @@ def test_a_missing_experiment_is_answered_with_those_that_there_are(store, study
 
 
 def test_an_experiment_without_a_study(store):
-    with pytest.raises(TrackingError, match="has no study"):
+    with pytest.raises(TrackingError, match=r"has no study of fnostab: .* by `fnostab decide --runs FILE.yaml"):
         newest_study(store, find_experiment(store, "Default"))
 
 

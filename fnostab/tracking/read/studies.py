@@ -75,9 +75,14 @@ def newest_study(store: Store, experiment: str, study_run: str | None = None) ->
         are_studies = of_kind(names.KIND_STUDY)
         found = list(every(store.client.search_runs, [experiment], are_studies, order_by=NEWEST_FIRST))
         runs = [run for run in found if study_run in (None, run.info.run_id)]
+        if not found:
+            raise TrackingError(
+                f"experiment {experiment} in {store.address} has no study of fnostab: name another; runs of other "
+                "programs are judged by `fnostab decide --runs FILE.yaml`"
+            )
         if not runs:
-            there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found) or "none"
-            what = "study" if study_run is None else f"study with the run {study_run!r}"
+            there_are = ", ".join(f"{run.info.run_id} ({run.info.run_name})" for run in found)
+            what = f"study with the run {study_run!r}"
             raise TrackingError(f"experiment {experiment} in {store.address} has no {what}; there are: {there_are}")
         run = runs[0]
         check_schema(run.info.run_id, run.data.tags)
