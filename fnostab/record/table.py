@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnostab.errors import DecisionError, JournalError
 from fnostab.record.numbers import LARGEST, number
 from fnostab.record.outcomes import EXCLUDED, FAILURES, TRAINING_OUTCOMES, Outcome
-from fnostab.record.table_study import TableStudy
+from fnostab.record.table_study import TableStudy, is_missing
 
 STAGES = ("a", "b")
 
@@ -101,13 +101,15 @@ class Table:
 
 
 def check_arm_names(arms: Iterable[str]) -> None:
-    """Refuse two names that look alike: they differ only by capitals or by characters that can't be seen.
+    """Refuse a name that means a missing value in a table, and two that look alike.
 
     Raises:
-        DecisionError: there are two such names.
+        DecisionError: there is such a name, or two that differ only by capitals or by characters that can't be seen.
     """
     seen: dict[str, str] = {}
     for arm in arms:
+        if is_missing(arm):
+            raise DecisionError(f"the arm {arm!r} would be missing in a table: rename it")
         visible = "".join(c for c in unicodedata.normalize("NFC", arm) if c.isprintable() or c.isspace())
         other = seen.setdefault(" ".join(visible.split()).casefold(), arm)
         if other != arm:

@@ -22,7 +22,7 @@ from fnostab.record.numbers import LARGEST
 from fnostab.record.outcomes import Outcome
 from fnostab.record.safe_files import write_whole
 from fnostab.record.settings import shown
-from fnostab.record.table import STAGES, Table, TrialRow, known_outcome
+from fnostab.record.table import STAGES, Table, TrialRow, check_arm_names, known_outcome
 from fnostab.record.table_study import ABSENT, PREFIX, REPEATED, TableStudy, is_missing, parse_json
 
 COLUMNS = ("stage", "arm", "seed", "outcome", "val_loss", "failure_step", "last_step")
@@ -79,7 +79,8 @@ def write_table(path: str | Path, table: Table) -> None:
     """Write a table in the form that `read_table` reads.
 
     Raises:
-        DecisionError: the file can't be written, or a spreadsheet would run a name as a formula.
+        DecisionError: the file can't be written, a spreadsheet would run a name as a formula, or `check_arm_names`
+            refuses an arm.
     """
     rows = [(stage, row) for stage, trials in table.stages.items() for row in trials]
     measures = list(dict.fromkeys(name for _, row in rows for name in row.measures))
@@ -100,9 +101,7 @@ def write_table(path: str | Path, table: Table) -> None:
                 f"the name {text!r} can't be written to a table, a spreadsheet would take it for a formula: "
                 "rename it so that it starts with a letter or digit"
             )
-    for arm in {row.arm for _, row in rows}:
-        if is_missing(arm):
-            raise DecisionError(f"the arm {arm!r} can't be written to a table, where it would be missing: rename it")
+    check_arm_names(row.arm for _, row in rows)
     written = io.StringIO(newline="")
     csv.writer(written).writerows([header, *cells])
     with os_errors_as(DecisionError, f"can't write {path}"):

@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from fnostab.record.settings import flatten, shown
+from fnostab.record.table_study import is_missing
 from fnostab.study.limits import MOST_ARMS, MOST_INHERITED
 
 Settings = dict[str, Any]  # by dotted name
@@ -58,6 +59,8 @@ def expanded(
             name = f"{arm}{''.join(parts)}"
             if name in expanded:
                 raise NotAcceptedError(f"arms.{arm}", f"two arms are named {name!r}: rename one of them")
+            if is_missing(name):
+                raise NotAcceptedError(f"arms.{arm}", f"the arm {name!r} would be missing in a table: rename it")
             if (other := folded.setdefault(name.casefold(), name)) != name:
                 what = f"arms {other!r} and {name!r} differ by capitals alone, and would share folders on some disks"
                 raise NotAcceptedError(f"arms.{arm}", f"{what}: rename one of them")

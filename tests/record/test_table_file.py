@@ -43,7 +43,7 @@ def test_a_table_by_stage(read):
     }
 
 
-NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,20}", fullmatch=True).filter(lambda name: name not in ("na", "nan"))
 STUDY = TableStudy(
     name="mine",
     control="plain",
@@ -134,7 +134,7 @@ def test_a_row_that_was_added_is_no_longer_missing(tmp_path):
 
 
 def test_an_arm_that_would_be_missing_in_a_table_is_not_written(tmp_path):
-    with pytest.raises(DecisionError, match=r"the arm 'nan' can't be written to a table, .*: rename it"):
+    with pytest.raises(DecisionError, match="the arm 'nan' would be missing in a table: rename it"):
         write_table(tmp_path / "trials.csv", Table({"a": [replace(ROWS[0], arm="nan")]}))
 
 

@@ -60,6 +60,7 @@ def test_arms_inherit_settings_and_grids(written):
         ("[0.1, 1.0e-5]", "[]", r"line 11: grid=.* is not accepted: .* a list of values"),
         ("[0.1, 1.0e-5]", "0.1", r"line 11: grid=.* is not accepted"),
         ("[0.1, 1.0e-5]", "[0.1, 1.0e-1]", r"line 9: two arms are named 'rate_0.1_none'"),
+        ("wide:", "NaN: {}\n  wide:", r"the arm 'NaN' would be missing in a table: rename it"),
         ("wide:", "Base: {}\n  wide:", r"arms 'base' and 'Base' differ by capitals alone, .*: rename one of them"),
         (
             "control: base",
