@@ -14,10 +14,7 @@ SCHEMA = 1
 
 
 def replay_record(replay: Replay) -> dict[str, Any]:
-    """Convert a replay to a JSON-serialisable dict; non-finite numbers become "nan", "inf" and "-inf".
-
-    The keys are described in docs/replay.md.
-    """
+    """Convert a replay to a JSON-serialisable dict; non-finite numbers become "nan", "inf" and "-inf"."""
     failure, culprit = replay.failure, replay.culprit
     trial = failure.trial
     record = {
