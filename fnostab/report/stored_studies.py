@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fnostab.decision.words import and_list
 from fnostab.report.judging import make_case, stage_title
 
 if TYPE_CHECKING:
@@ -127,6 +126,8 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
 
 def _unplanned(found: Stages) -> str:
     """Describe looks beside those that were planned, for which the alpha of a look does not allow; empty if none."""
+    from fnostab.decision.words import and_list
+
     planned = found.records["a"].spec.looks
     unplanned = [seeds for seeds in (*found.earlier, found.seeds) if seeds not in planned]
     if not (planned and unplanned):

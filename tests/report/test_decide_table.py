@@ -81,12 +81,14 @@ class TestMadeTable:
         with monkeypatch.context() as narrow:
             narrow.setenv("COLUMNS", "60")
             assert 50 < max(map(len, str(case).splitlines())) <= 60  # of a terminal
+        monkeypatch.setenv("COLUMNS", "100")
         fnostab.write_table(tmp_path / "mine.csv", table)
         read = fnostab.decide(fnostab.read_table(tmp_path / "mine.csv"))
         assert read.verdict == case.verdict
         assert printed(str(read))[1:] == printed(str(case))[1:]
 
-    def test_arms_that_were_not_judged_alike_are_not_compared_once_written_either(self, tmp_path):
+    def test_arms_that_were_not_judged_alike_are_not_compared_once_written_either(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "100")
         reasons = ("exploded: needs two validations", "collapsed: needs a measure, as spread")
         rows = [fnostab.TrialRow("base", seed, fnostab.Outcome.EXPLODED, None, 40, 41) for seed in range(10)]
         rows += [
