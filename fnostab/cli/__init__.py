@@ -7,6 +7,7 @@ import atexit
 import errno
 import gc
 import importlib
+import os
 import sys
 from difflib import get_close_matches
 from typing import Any
@@ -94,6 +95,14 @@ def _positional(error: click.UsageError) -> str:
     return f": give {name.upper()} by itself, as in {error.ctx.command_path} {name.upper()}" if is_positional else ""
 
 
+def _drop_unwritten_output() -> None:
+    """Where standard output can't be written, let Python end without trying once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error that the user can fix is printed as one line, with exit status 2."""
     settle()
@@ -125,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # of standard output too, as in `fnostab decide > file`
             raise
         echo(f"error: {one_line(error)}; free some space, then run the command again", err=True)
+        _drop_unwritten_output()
         status = 2
     except (click.Abort, KeyboardInterrupt):
         status = 130

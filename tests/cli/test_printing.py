@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -125,7 +126,11 @@ def test_commands_print_in_these_ways_only():
 def test_output_into_a_file_on_a_full_disk():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "fnostab", "--help"], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "fnostab", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.endswith("No space left on device; free some space, then run the command again\n")

@@ -199,7 +199,7 @@ def test_values_that_are_not_all_above_zero_compare_by_differences():
     found = judged(arm("control", 5), arm("arch", 5, loss=0.0), "better_loss")
     assert (found.state, found.is_ratio, found.effect) == (State.MET, False, pytest.approx(-1.0))
     assert found.p == pytest.approx(1 / math.comb(10, 5))
-    apart = verdict_of(stage("a", arm("control", 5, loss=1e-300), arm("arch", 5, loss=1e300)), roles=Roles("control"))
+    apart = verdict_of(stage("a", arm("control", 5, loss=1e-300), arm("arch", 5, loss=1e299)), roles=Roles("control"))
     assert criterion(apart, "a", "arch", "better_loss").is_ratio is False  # no float is the ratio
     assert apart.answer("arch").name == "harms"
     assert apart.arms[1].matched_ratio is None
