@@ -96,7 +96,7 @@ def _positional(error: click.UsageError) -> str:
 
 
 def _drop_unwritten_output() -> None:
-    """Where standard output can't be written, let Python end without trying once more."""
+    """Discard output that can't be written, which Python would try to write once more when it ends."""
     try:
         sys.stdout.flush()
     except OSError:
