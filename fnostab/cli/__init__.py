@@ -98,7 +98,8 @@ def _positional(error: click.UsageError) -> str:
 def _drop_unwritten_output() -> None:
     """Discard output that can't be written, which Python would try to write once more when it ends."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

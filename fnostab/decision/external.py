@@ -26,7 +26,7 @@ MOST_KNOWN = 20  # existing names or values per line
 STATUS = ("status", "columns.State", "columns.Status", "columns.status")  # of MLflow, exports of W&B and MLflow, others
 UNFINISHED = ("FAILED", "KILLED", "SCHEDULED", "CRASHED", "RUNNING")
 FACTS = ("control", "measures", "margin", "smallest_effect", "lengths", "alpha")  # that the file gives as they are
-FLAGS = dict.fromkeys(("true", "t", "yes"), 1.0) | dict.fromkeys(("false", "f", "no"), 0.0)  # as pandas, R, people do
+FLAGS = dict.fromkeys(("true", "t", "yes"), 1.0) | dict.fromkeys(("false", "f", "no"), 0.0)  # as pandas and R write
 
 
 class RunsStudy(TableStudy):
