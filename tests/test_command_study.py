@@ -276,7 +276,7 @@ def test_train_tries_a_trial_of_the_control_once_each_time_it_is_asked_and_says_
     odd = "base-0: its validations are numbered 0 to 2, its steps to 29"
     assert odd in out
     said = " ".join(call("decide", "--experiment", "one")[1].split())
-    assert f"1 of 1 trials converged, with records that are odd, such as {odd}" in said
+    assert f"1 of 1 trials converged, but their records look wrong, such as {odd}" in said
 
 
 WITHOUT_TORCH = """

@@ -206,7 +206,7 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
 
 
 def _reasons(stage: Stage) -> list[str]:
-    """Write a line on trials that ended as ``infra_error``, and one on odd successes, each with its first reason."""
+    """Write a line on trials that ended as ``infra_error``, and one on successes that look wrong."""
     from fnostab.record.ending import ENDS_EARLY
     from fnostab.record.outcomes import Outcome
 
@@ -216,7 +216,7 @@ def _reasons(stage: Stage) -> list[str]:
     return [
         f"{len(trials)} of {len(stage.trials)} trials {what}, such as {trials[0].arm}-{trials[0].seed}: "
         f"{trials[0].reason or 'no reason is recorded'}"
-        for what, trials in (("ended without a result", broken), ("converged, with records that are odd", odd))
+        for what, trials in (("ended without a result", broken), ("converged, but their records look wrong", odd))
         if trials
     ]
 
