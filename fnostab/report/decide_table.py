@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fnostab.errors import DecisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fnostab.decision import Stage
     from fnostab.record.table import Table
     from fnostab.report.case import Case
 
 CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # for a table that names no study
+MOST_NAMED = 5  # arms per line
 DEFAULT_STUDIES = {"a": "stage_a", "b": "stage_b"}  # the built-in studies with these arms
 
 
@@ -53,15 +54,19 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         name: Stage(name, tuple(rows), table.missing.get(name), table.same_settings.get(name, {}))
         for name, rows in sorted(table.stages.items())
     }
-    places = {"a": Place(asked_as)} if asked_as else {}
+    ran = list(dict.fromkeys(arm for stage in stages.values() for arm in stage.arms))
+    strangers = [arm for arm in ran if arm not in study.arms] if getattr(study, "arms", None) else []
+    places = {"a": Place(asked_as)} if asked_as and not strangers else {}
+    beside = [] if study is None else list(_beside(table, study, ran, strangers))
+    look = table.study.look if table.study is not None else None
     study = study or table.study
     by = ""
     if study is None:
         study = _default_study(stages)
         by = f"; compared with {study.control}, as the table names no study"
         places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
-    again = shlex.join(["fnostab", "decide", "--table", table.path]) if table.path else ""
-    source = Source(places, getattr(study, "follow_up", None), again)
+    again = ["fnostab", "decide", "--table", table.path, *(["--study", asked_as] if asked_as else [])]
+    source = Source(places, getattr(study, "follow_up", None), shlex.join(again) if table.path else "")
     at = f"{table.path}: " if table.path else ""
     try:
         check_arm_names(arm for stage in stages.values() for arm in stage.arms)
@@ -70,17 +75,40 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         raise DecisionError(f"{at}{error}") from None
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
-    lines = [f"{at}{n} trial{'s' if n > 1 else ''}{of}{by}"]
+    lines = [f"{at}{n} trial{'s' if n > 1 else ''}{of}{by}", *beside]
     lines += [
         stage_title(s, study) + line for s, stage in stages.items() for line in rules_judged_in_part(stage.trials)
     ]
     try:
-        case = make_case(stages, {"a": study}, source=source, judged=lines)
+        case = make_case(stages, {"a": study}, source=source, judged=lines, look=look)
     except DecisionError as error:
         if by and not stages["a"].arm(CONTROL):
             raise DecisionError(f"{error}; name the control in a column study.control") from None
         raise
     return with_along(with_stress(case))
+
+
+def _beside(table: Table, study: Any, ran: Sequence[str], strangers: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each respect in which a table differs from the study that was given with it."""
+    from fnostab.record.settings import suggestion
+
+    if table.study is not None:
+        yield "its columns study. are not used, except look, missing and same_settings: another study is given"
+    lacking = [arm for arm in getattr(study, "arms", ()) if arm not in ran]
+    if strangers:
+        named = _named([f"{arm}{suggestion(arm, lacking)}" for arm in strangers])
+        compared = "" if getattr(study, "knob", None) else ", but compared as well"
+        yield f"{named} {'is no arm' if len(strangers) == 1 else 'are no arms'} of the study{compared}"
+    if lacking:
+        yield f"no trial of {_named(lacking)} is in the table"
+
+
+def _named(arms: Sequence[str]) -> str:
+    """Join the first names, and say how many more there are."""
+    from fnostab.decision.words import and_list
+
+    more = len(arms) - MOST_NAMED
+    return and_list(arms if more <= 0 else [*arms[:MOST_NAMED], f"{more} more"])
 
 
 def _check_roles(study: Any, stages: Mapping[str, Stage]) -> None:

@@ -138,3 +138,26 @@ class TestMadeTable:
         table = fnostab.Table({"a": [*rows, fnostab.TrialRow("arch_fx", 0, "converged", 0.1)]})
         with pytest.raises(DecisionError, match=r"architecture: no trial of the arm 'arch_fix' .*mean 'arch_fx'"):
             fnostab.decide(table, study)
+
+    def test_where_a_table_and_the_study_given_with_it_differ_is_said(self):
+        rows = [
+            fnostab.TrialRow(arm, seed, "exploded" if arm == "base" and seed else "converged", 0.1 + seed)
+            for arm in ("base", "gain", "clpi")
+            for seed in range(10)
+        ]
+        table = fnostab.Table({"a": rows}, fnostab.TableStudy(control="gain", look=2), path="t.csv")
+        study = SimpleNamespace(**vars(with_arms("base", "norm", "clip")) | {"roles": {}})
+        case = fnostab.decide(table, study)
+        assert case.judged[1:4] == (
+            "its columns study. are not used, except look, missing and same_settings: another study is given",
+            "gain and clpi (did you mean 'clip'?) are no arms of the study, but compared as well",
+            "no trial of norm and clip is in the table",
+        )
+        assert case.verdict.rules.look == 2
+
+    @pytest.mark.parametrize(("arm", "command"), [("norm", "run mine.yaml"), ("wide", "decide --table t.csv --study")])
+    def test_a_command_runs_no_arm_that_the_study_lacks_and_judges_by_the_same_study(self, arm, command):
+        rows = [fnostab.TrialRow(each, seed, "converged", 0.1) for each in ("base", arm) for seed in range(2)]
+        study = SimpleNamespace(**vars(with_arms("base", "norm", "clip")) | {"roles": {}})
+        case = fnostab.decide(fnostab.Table({"a": rows}, path="t.csv"), study, asked_as="mine.yaml")
+        assert case.command.startswith(f"fnostab {command}")
