@@ -46,9 +46,9 @@ def _reduction(answer: Answer) -> float:
 def _helps(answer: Answer, rules: Rules) -> str:
     """Sentence for an arm that helps, with its cost."""
     reduction = points(_reduction(answer), answer.interval)
-    said = f"{answer.arm} {answer.name}: {_counts(answer, rules)} ({_p(answer)}); it {reduction}"
-    if _reduction(answer) < rules.smallest_effect:
-        said += f", fewer than the {100 * rules.smallest_effect:.0f} that the study asks for"
+    said = f"{answer.arm} {answer.name}: {_counts(answer, rules)} ({_p(answer, rules)}); it {reduction}"
+    if round(100 * _reduction(answer)) < 100 * rules.smallest_effect:  # as it is shown
+        said += f", fewer than the {100 * rules.smallest_effect:g} that the study asks for"
     return "; ".join([said, *_costs(answer.differences)])
 
 
@@ -71,11 +71,11 @@ def _further(answer: Answer) -> Iterable[Difference]:
 
 def _harms(answer: Answer, rules: Rules) -> str:
     reduction = points(_reduction(answer), answer.interval)
-    return f"{answer.arm} harms, it fails more often: {_counts(answer, rules)} ({_p(answer)}); it {reduction}"
+    return f"{answer.arm} harms, it fails more often: {_counts(answer, rules)} ({_p(answer, rules)}); it {reduction}"
 
 
 def _does_not_help(answer: Answer, rules: Rules) -> str:
-    worth = f"{100 * rules.smallest_effect:.0f} points"
+    worth = f"{100 * rules.smallest_effect:g} points"
     return f"{answer.arm} does not help: {_counts(answer, rules)}; a reduction of {worth} or more is ruled out"
 
 
@@ -83,7 +83,7 @@ def _undecided(answer: Answer, rules: Rules) -> str:
     said = f"{answer.arm}: undecided, {_counts(answer, rules)}"
     reduction = _reduction(answer)
     if reduction > 0:
-        said += f"; fewer failures, but could be luck ({_p(answer)})"
+        said += f"; fewer failures, but could be luck ({_p(answer, rules)})"
     elif reduction < 0:
         said += "; more failures, but could be luck"
     if answer.more is None:
@@ -99,9 +99,9 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
     nothing = "nothing failed" if rules.failure_judged else "failure not judged"
     start = f"{nothing}; on the {loss.name} alone"
     if answer.name is AnswerName.HELPS:
-        return "; ".join([f"{answer.arm} helps: {start}: {loss.text} ({_p(answer)})", *_costs(quality)])
+        return "; ".join([f"{answer.arm} helps: {start}: {loss.text} ({_p(answer, rules)})", *_costs(quality)])
     if answer.name is AnswerName.HARMS:
-        return f"{answer.arm} harms: {start}: {loss.text} ({_p(answer)})"
+        return f"{answer.arm} harms: {start}: {loss.text} ({_p(answer, rules)})"
     if answer.name is AnswerName.DOES_NOT_HELP:
         gain = "any gain"
         if rules.margin and not (answer.is_ratio and rules.margin >= 1):
@@ -112,14 +112,14 @@ def _on_the_loss(answer: Answer, rules: Rules) -> str:
     if loss.not_compared:
         return f"{said}; {loss.name} not compared, {loss.not_compared}"
     if loss.better and answer.supported_loss:
-        return f"{said}; {rules.better} {loss.name} ({_p(answer)})"
+        return f"{said}; {rules.better} {loss.name} ({_p(answer, rules)})"
     if loss.better:
-        return f"{said}; {rules.better} {loss.name}, but could be luck ({_p(answer)})"
+        return f"{said}; {rules.better} {loss.name}, but could be luck ({_p(answer, rules)})"
     if not loss.beyond:
         within = "" if loss.is_same else ", within the margin"
         return f"{said}; {loss.name} {loss.text}{within}"
     return f"{said}; {loss.name} {loss.text}, which could be luck"
 
 
-def _p(answer: Answer) -> str:
-    return p_text(1.0 if answer.p is None else answer.p)
+def _p(answer: Answer, rules: Rules) -> str:
+    return p_text(1.0 if answer.p is None else answer.p, rules.level)

@@ -6,11 +6,14 @@ from fnostab.stats.interval import Interval
 from fnostab.stats.rate import Rate
 
 
-def p_text(p: float) -> str:
-    """Format a p-value: p = 0.004."""
-    if p < 0.001:
+def p_text(p: float, level: float = 0.05) -> str:
+    """Format a p-value: p = 0.004. Rounding never moves it across the level: 0.0502 is not 0.050."""
+    if p < 0.001 and not level < p:
         return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    digits = 3 if p < 0.1 else 2
+    while (round(p, digits) <= level) != (p <= level):
+        digits += 1
+    return f"p = {p:.{digits}f}"
 
 
 def percent(share: float) -> str:
