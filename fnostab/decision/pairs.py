@@ -62,9 +62,9 @@ class Pair:
         if self.judged_in_part:
             rule, _, why = self.judged_in_part.partition(": ")
             return f"only some of the trials were judged by {rule} ({why}): they can't be compared"
-        if self._lengths_differ and not self.rules.free_lengths:
-            lengths = f"{self.control_arm} ran {self.control.steps:g} steps, {self.arm} {self.ours.steps:g}"
-            return f"{lengths}: they can't be compared"
+        if (lengths := self._unlike_lengths) and not self.rules.free_lengths:
+            ours, theirs = lengths
+            return f"{self.control_arm} ran {theirs:g} steps, {self.arm} {ours:g}: they can't be compared"
         if self.repeats:
             return "Stage B repeats trials of Stage A, which says nothing new"
         return ""
@@ -72,12 +72,19 @@ class Pair:
     @property
     def lengths_text(self) -> str:
         """Lengths of both as text, if they differ and the study allows it; else empty."""
-        return f"{self.ours.steps:g} steps against {self.control.steps:g}" if self._lengths_differ else ""
+        return "{:g} steps against {:g}".format(*lengths) if (lengths := self._unlike_lengths) else ""
 
     @property
-    def _lengths_differ(self) -> bool:
-        ours, theirs = self.ours.steps, self.control.steps
-        return ours is not None and theirs is not None and abs(ours - theirs) > LONGEST_APART * max(ours, theirs)
+    def _unlike_lengths(self) -> tuple[float, float] | None:
+        """Lengths of the arm and control, if they differ.
+
+        Of an arm without a success, only what its trials reached before they failed is known.
+        """
+        ours, theirs = (t.steps if t.steps is not None else t.reached for t in (self.ours, self.control))
+        if ours is None or theirs is None or abs(ours - theirs) <= LONGEST_APART * max(ours, theirs):
+            return None
+        shorter = self.ours if ours < theirs else self.control
+        return None if shorter.steps is None else (ours, theirs)
 
 
 def pairs_of(stage: Stage, control: str, rules: Rules, repeats: Mapping[str, bool] | None = None) -> Sequence[Pair]:

@@ -98,6 +98,7 @@ class Tally:
         pending: number of trials without a training outcome: excluded, running or missing.
         losses: recorded metric values of the successes, sorted, (n,).
         steps: median length of a trial in optimiser steps; None if unknown.
+        reached: last step of its longest trial, failed or not; None if unknown.
         measures: quality measures of the successes, by name.
     """
 
@@ -107,6 +108,7 @@ class Tally:
     pending: int = 0
     losses: tuple[float, ...] = ()
     steps: float | None = None
+    reached: float | None = None
     measures: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     guessed: int = 0  # imputed trials among ok
 
@@ -123,6 +125,7 @@ class Tally:
             pending=sum(not t.counts for t in trials) + len(stage.missing(arm)),
             losses=tuple(sorted(t.loss for t in successes if t.loss is not None)),
             steps=_steps(trials),
+            reached=max((t.last_step for t in trials if t.counts and t.last_step is not None), default=None),
             measures={n: tuple(t.measures[n] for t in successes if n in t.measures) for n in names},
         )
 

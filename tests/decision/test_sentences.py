@@ -67,6 +67,12 @@ SENTENCES = [
         "it fails 18 points less often (95 %: 5 to 30 less), "
         "fewer than the 20 that the study asks for.",
     ),
+    (  # 19.7 points are shown as 20, which are not fewer than 20
+        [arm("base", 265, 65), arm("norm", 330)],
+        {},
+        "norm helps: 0 of 330 failed, 65 of 330 of base (p < 0.001); it fails 20 points less often (95 %: 16 to 24 "
+        "less).",
+    ),
     (
         [arm("base", 8, 12), arm("norm", 20, loss=1.5)],
         {},
@@ -248,12 +254,29 @@ SENTENCES = [
         "norm: undecided, 10 of 20 failed, 8 of 20 of base; more failures, but could be luck; more seeds may not be "
         "enough: 61 % chance at best.",
     ),
+    (  # above the level, which 0.050 would not be
+        [arm("base", 10, 14), arm("norm", 16, 8)],
+        {"looks_planned": True},
+        "norm: undecided, 8 of 24 failed, 14 of 24 of base; fewer failures, but could be luck (p = 0.0502); 30 more "
+        "seeds per arm would probably decide (81 % chance).",
+    ),
     ([arm("base", 2), arm("norm", 2)], {}, "norm: undecided, too few seeds to tell: 2, at least 3 are needed."),
     ([arm("base", 9), arm("norm", 2)], {}, "norm: undecided, too few seeds to tell: 2 of norm, at least 3 are needed."),
     (
         [arm("base", 5, 5), [replace(t, last_step=49) for t in arm("norm", 10)]],
         {},
         "norm: undecided, base ran 99 steps, norm 49: they can't be compared.",
+    ),
+    (  # its failures show that it ran at least that long
+        [arm("base", 0, 10), [replace(t, last_step=49) for t in arm("norm", 10)]],
+        {},
+        "norm: undecided, base ran 99 steps, norm 49: they can't be compared.",
+    ),
+    (  # they may have been stopped when they failed
+        [[replace(t, last_step=49) for t in arm("base", 0, 10)], arm("norm", 10)],
+        {},
+        "norm helps: 0 of 10 failed, 10 of 10 of base (p < 0.001); it fails 100 points less often (95 %: 61 to 100 "
+        "less); loss not compared, all 10 of base failed.",
     ),
     (
         [arm("base", 2, 3, oom=15), arm("norm", 8, 12)],
