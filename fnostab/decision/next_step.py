@@ -149,7 +149,7 @@ def _judge_alike(stages: Mapping[str, Stage]) -> NextStep | None:
 
 def _check_metric(stages: Mapping[str, Stage], answers: Sequence[Answer], conclusion: Conclusion) -> NextStep | None:
     """Correct the metric of a study that has no value of it, unless failures decide the answer, or still may."""
-    lacking = any(lacks_metric(stage.trials) for stage in stages.values())
+    lacking = any(lacks_metric(s.trials) and not all(t.failed for t in s.trials if t.counts) for s in stages.values())
     failed = any(t.failed for stage in stages.values() for t in stage.trials)
     if conclusion.supported or not lacking or (failed and any(a.name is AnswerName.UNDECIDED for a in answers)):
         return None

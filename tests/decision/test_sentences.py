@@ -537,6 +537,8 @@ def test_arms_of_which_nothing_was_run_are_the_next_step_of_a_study_with_control
             Roles("control"),
             "correct the study's metric, or record it: no trial has a value of it",
         ),
+        # failures need no value
+        ([arm("control", 0, 1)], Roles("control"), "run another arm: there is only control"),
         (  # what an arm costs is not known
             [unmeasured(arm("control", 3, 7)), unmeasured(arm("arch", 9, 1))],
             Roles("control"),
