@@ -83,7 +83,7 @@ def _gold(found: _Findings) -> Conclusion | None:
     gain = _words("better_loss", found.rules)
     reason = (
         f"{arm} fails less often than {found.roles.control} in both stages, reaches a {gain}, "
-        f"and was never nonfinite{_quality_text(found, arm, 'ab')}"
+        f"and was never nonfinite{_quality_text(found, arm, 'ab')}{_luck_text(found, needed)}"
     )
     return Conclusion(VerdictName.GOLD, supported, reason, arm)
 
@@ -107,7 +107,7 @@ def _silver(found: _Findings) -> Conclusion | None:
     deep = "" if found.ran(second, "b") else "; not tested at depth"
     reason = (
         f"{first} is {shown}, while {second} fails less often than {found.roles.control} at a {found.rules.metric} "
-        f"within the margin{_quality_text(found, second, 'a')}{deep}"
+        f"within the margin{_quality_text(found, second, 'a')}{deep}{_luck_text(found, needed)}"
     )
     return Conclusion(VerdictName.SILVER, supported, reason, second)
 
@@ -136,6 +136,16 @@ def _quality_worse(found: _Findings, arm: str, stages: str) -> list[str]:
 def _quality_text(found: _Findings, arm: str, stages: str) -> str:
     worse = list(dict.fromkeys(_quality_worse(found, arm, stages)))
     return f", but its {and_list(worse)} is shown to be worse" if worse else ""
+
+
+def _luck_text(found: _Findings, met: Sequence[Criterion | None]) -> str:
+    """Clause on criteria that are met and not significant, by stage; empty if there are none."""
+    stages: dict[str, list[str]] = {}
+    for c in met:
+        if c is not None and not c.supported:
+            stages.setdefault(c.stage, []).append(_words(c.name, found.rules))
+    luck = [f"{and_list(names)} in Stage {stage.upper()}" for stage, names in stages.items()]
+    return f"; {and_list(luck)} could be luck" if luck else ""
 
 
 def _what_blocks(found: _Findings) -> str:

@@ -364,6 +364,21 @@ REASONS = [
         "sharpness is shown to be worse",
     ),
     (
+        (
+            stage("a", arm("control", 4, 2), arm("arch", 6, loss=0.9, spread=0.2)),
+            stage("b", arm("control", 1, 5), arm("arch", 3, 3)),
+        ),
+        "leaning GOLD (could be luck)",
+        "arch fails less often than control in both stages, reaches a lower loss, and was never nonfinite; fewer "
+        "failures and lower loss in Stage A and fewer failures in Stage B could be luck",
+    ),
+    (
+        (three(arm("control", 4, 2), arm("arch", 4, 2), arm("clip", 6)), None),
+        "leaning SILVER (could be luck)",
+        "arch is not shown to help, while clip fails less often than control at a loss within the margin; not tested "
+        "at depth; fewer failures in Stage A could be luck",
+    ),
+    (
         (three(FAILS, arm("arch", 20, loss=0.8), arm("clip", 20)), None),
         "INCONCLUSIVE",
         "arch: meets its criteria in Stage A, not run in Stage B; clip: meets its criteria in Stage A, not run in "
