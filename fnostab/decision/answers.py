@@ -50,6 +50,7 @@ class Answer:
         lengths: lengths of both arms as text, if they differ and the study allows it.
         is_ratio: whether the metric is compared by ratios.
         supported_loss: whether a better metric is statistically significant.
+        loss_p: p-value for a better metric, after Holm; None if it can't be tested.
     """
 
     stage: str
@@ -68,6 +69,7 @@ class Answer:
     lengths: str = ""
     is_ratio: bool = True
     supported_loss: bool = False
+    loss_p: float | None = None
 
     @property
     def helps(self) -> bool:
@@ -148,6 +150,7 @@ def _answers(pairs: Sequence[Pair], criteria: Sequence[Criterion]) -> list[Answe
             lengths=pair.lengths_text,
             is_ratio=pair.scale.is_ratio,
             supported_loss=bool(lower.supported),
+            loss_p=lower.p,
         )
         answers.append(_answer(bare, pair, fewer, lower, harm[place], loss_harm[place]))
     return answers

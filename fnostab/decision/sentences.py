@@ -24,7 +24,7 @@ def sentence(answer: Answer, rules: Rules) -> str:
             AnswerName.DOES_NOT_HELP: _does_not_help,
             AnswerName.UNDECIDED: _undecided,
         }[answer.name](answer, rules)
-    notes = [said, *([] if answer.helps else _costs(_further(answer)))]
+    notes = [said, *([] if answer.helps else _costs(_further(answer))), *_gain(answer, rules)]
     if answer.lengths:
         notes.append(f"it ran {answer.lengths}")
     if answer.fragile:
@@ -62,6 +62,14 @@ def _costs(differences: Iterable[Difference]) -> Iterable[str]:
             if d.beyond and d.p_worse is not None:
                 luck = f" ({p_text(d.p_worse)})" if d.shown else ", which could be luck"
                 yield f"its {d.name} was {d.text}{luck}"
+
+
+def _gain(answer: Answer, rules: Rules) -> Iterable[str]:
+    """Clause on a better loss, where failures leave the answer open or say no help."""
+    loss = answer.differences[0]
+    no_help = answer.name in (AnswerName.UNDECIDED, AnswerName.DOES_NOT_HELP) and answer.because is not Because.LOSS
+    if no_help and answer.supported_loss and answer.loss_p is not None and not loss.not_compared:
+        yield f"its {loss.name} was {loss.text} ({p_text(answer.loss_p, rules.level)})"
 
 
 def _further(answer: Answer) -> Iterable[Difference]:

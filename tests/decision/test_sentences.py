@@ -135,6 +135,12 @@ SENTENCES = [
         {},
         "norm does not help: 40 of 100 failed, 40 of 100 of base; a reduction of 20 points or more is ruled out.",
     ),
+    (
+        [arm("base", 60, 40), arm("norm", 60, 40, loss=0.5)],
+        {},
+        "norm does not help: 40 of 100 failed, 40 of 100 of base; a reduction of 20 points or more is ruled out; "
+        "its loss was 50 % lower (p < 0.001).",
+    ),
     # Nothing failed
     (
         [arm("base", 10), arm("norm", 10, loss=0.9)],
@@ -253,6 +259,12 @@ SENTENCES = [
         {"smallest_effect": 0.05},
         "norm: undecided, 10 of 20 failed, 8 of 20 of base; more failures, but could be luck; more seeds may not be "
         "enough: 61 % chance at best.",
+    ),
+    (
+        [arm("base", 9, 1), arm("norm", 10, loss=0.5)],
+        {},
+        "norm: undecided, 0 of 10 failed, 1 of 10 of base; fewer failures, but could be luck (p = 0.41); base fails "
+        "seldom (10 %); more seeds may not be enough: 58 % chance at best; its loss was 50 % lower (p < 0.001).",
     ),
     (  # above the level, which 0.050 would not be
         [arm("base", 10, 14), arm("norm", 16, 8)],
