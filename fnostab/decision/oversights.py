@@ -120,6 +120,17 @@ def margin_as_share(metric: str, margin: float | None) -> str | None:
     )
 
 
+def margin_in_units(metric: str, margin: float | None, trials: Sequence[TrialRow]) -> str | None:
+    """Describe a margin that was probably meant as a share of a metric where lower is better, but can't be one."""
+    values = [trial.loss for trial in trials if trial.outcome is Outcome.CONVERGED and trial.loss is not None]
+    if not margin or not min(values, default=0) <= 0 < max(values, default=0):
+        return None
+    return (
+        f"margin {margin:g} is taken in units of the {metric}, not as a share of control's: "
+        f"a share needs values above 0, and the lowest is {min(values):g}"
+    )
+
+
 def all_failed_alike(trials: Sequence[TrialRow], study: Any) -> str | None:
     """Describe a study where all trials of all arms failed by one rule of its file; None for any other study.
 

@@ -64,6 +64,7 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
     if study is None:
         study = _default_study(stages)
         by = f"; compared with {study.control}, as the table names no study"
+        by += "" if study.margin else "; without a margin, as a loss is not above 0"
         places = {stage: Place(name) for stage, name in DEFAULT_STUDIES.items()} if study.roles else {}
     again = ["fnostab", "decide", "--table", table.path, *(["--study", asked_as] if asked_as else [])]
     source = Source(places, getattr(study, "follow_up", None), shlex.join(again) if table.path else "")

@@ -52,7 +52,7 @@ def make_case(
 
 def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Iterator[str]:
     """Yield what a reader should know of the trials beside the verdict, a line each."""
-    from fnostab.decision.oversights import ended_early_line, margin_as_share, same_at_every_seed
+    from fnostab.decision.oversights import ended_early_line, margin_as_share, margin_in_units, same_at_every_seed
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
 
@@ -85,6 +85,10 @@ def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Itera
         share := margin_as_share(verdict.rules.metric, study.margin)
     ):
         yield share
+    for name, stage in stages.items():
+        lower_is_better, metric = not verdict.rules.higher_is_better, verdict.rules.metric
+        if lower_is_better and (units := margin_in_units(metric, study.margin, stage.trials)):
+            yield titles[name] + units
 
 
 def _under_control_that_ran(study: Any, stage: Stage) -> Any:

@@ -27,7 +27,7 @@ from fnostab.record.outcome_rules import Bound, OutcomeRules
 from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.table_study import TableStudy
-from fnostab.record.trial import Measure
+from fnostab.record.trial import Measure, Metric
 from fnostab.report.case import Case
 from fnostab.report.judging import make_case
 from fnostab.report.remarks import best_arms, conditions, look_text, remarks, scope
@@ -967,6 +967,13 @@ def test_lines_on_a_study_that_is_probably_asked_in_the_wrong_way():
     )
     below = stage("a", arm("base", 3, loss=-1), arm("norm", 3, loss=-2))
     assert make_case({"a": below}, {"a": study}, source=Source()).judged == ()
+    across = stage("a", arm("base", 3, loss=0), arm("norm", 3))
+    assert make_case({"a": across}, {"a": study}, source=Source()).judged[-1] == (
+        "margin 5 is taken in units of the loss, not as a share of control's: a share needs values above 0, and the "
+        "lowest is 0"
+    )
+    higher = study.model_copy(update={"metric": Metric(name="loss", higher_is_better=True)})
+    assert "margin" not in str(make_case({"a": across}, {"a": higher}, source=Source()).judged)
     assert margin_as_share("loss", 0.1) is margin_as_share("loss", None) is None
 
 

@@ -161,3 +161,9 @@ class TestMadeTable:
         study = SimpleNamespace(**vars(with_arms("base", "norm", "clip")) | {"roles": {}})
         case = fnostab.decide(fnostab.Table({"a": rows}, path="t.csv"), study, asked_as="mine.yaml")
         assert case.command.startswith(f"fnostab {command}")
+
+    @pytest.mark.parametrize(("loss", "said"), [(0.1, ""), (0.0, "; without a margin, as a loss is not above 0")])
+    def test_a_table_that_names_no_study_says_where_its_losses_allow_no_margin(self, loss, said):
+        rows = [fnostab.TrialRow(arm, seed, "converged", loss + seed) for arm in ("control", "norm") for seed in range(3)]
+        case = fnostab.decide(fnostab.Table({"a": rows}))
+        assert case.judged[0] == f"6 trials; compared with control, as the table names no study{said}"
