@@ -81,6 +81,28 @@ def ended_early_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
     )
 
 
+def odd_failure_step_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
+    """Describe trials of an arm that failed after they ended, or have the step of a failure and none; None if none do.
+
+    A script may announce a failure before it records that step.
+    """
+    odd = [
+        trial
+        for trial in trials
+        if trial.failure_step is not None
+        and trial.outcome is not Outcome.RUNNING
+        and (not trial.failed or (trial.last_step is not None and trial.failure_step > trial.last_step + 1))
+    ]
+    if not odd:
+        return None
+    first = odd[0]
+    last = "" if first.last_step is None else f", last_step {first.last_step}"
+    return (
+        f"{arm}: failure_step contradicts outcome or last_step in {len(odd)} of {len(trials)} trials, such as "
+        f"seed {first.seed}: {first.outcome}, failure_step {first.failure_step}{last}; the outcome counts"
+    )
+
+
 def judged_in_part(trials: Sequence[TrialRow]) -> dict[str, list[TrialRow]]:
     """Trials that converged without a rule by which others were judged, by ``rule: reason``."""
     lacking: dict[str, list[TrialRow]] = {}

@@ -52,7 +52,13 @@ def make_case(
 
 def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Iterator[str]:
     """Yield what a reader should know of the trials beside the verdict, a line each."""
-    from fnostab.decision.oversights import ended_early_line, margin_as_share, margin_in_units, same_at_every_seed
+    from fnostab.decision.oversights import (
+        ended_early_line,
+        margin_as_share,
+        margin_in_units,
+        odd_failure_step_line,
+        same_at_every_seed,
+    )
     from fnostab.decision.verdict import same_trials
     from fnostab.record.same_settings import same_settings_line
 
@@ -78,6 +84,7 @@ def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Itera
             for line in (
                 same_at_every_seed(verdict.rules.metric, arm, stage.arm(arm)),
                 ended_early_line(arm, stage.arm(arm)),
+                odd_failure_step_line(arm, stage.arm(arm)),
             ):
                 if line:
                     yield titles[name] + line

@@ -850,6 +850,16 @@ def test_trials_that_ended_well_before_their_schedule_are_told(last_step):
     assert ended_early_line("norm", arm("norm", 3)) is None  # of an unknown schedule
 
 
+def test_trials_that_failed_after_their_end_or_did_not_fail_at_a_step_are_told():
+    rows = [*arm("base", 2, 3), *arm("norm", 3)]
+    odd = [replace(t, failure_step=None if t.arm == "norm" else 5 if t.seed == 1 else 101) for t in rows]
+    odd[2:4] = [replace(t, failure_step=100) for t in rows[2:4]]  # announced before that step was recorded
+    assert make_case({"a": Stage("a", tuple(odd))}, {"a": TableStudy(control="base")}, source=Source()).judged == (
+        "base: failure_step contradicts outcome or last_step in 3 of 5 trials, such as seed 0: converged, failure_step "
+        "101, last_step 99; the outcome counts",
+    )
+
+
 def test_a_line_on_arms_that_were_not_judged_by_the_rules_of_others():
     reasons = ("exploded: needs two validations", "stagnated: the loss of an output that has learnt nothing is unknown")
     rare = [replace(t, not_judged=reasons) for t in arm("rare", 3)]

@@ -164,6 +164,6 @@ class TestMadeTable:
 
     @pytest.mark.parametrize(("loss", "said"), [(0.1, ""), (0.0, "; without a margin, as a loss is not above 0")])
     def test_a_table_that_names_no_study_says_where_its_losses_allow_no_margin(self, loss, said):
-        rows = [fnostab.TrialRow(arm, seed, "converged", loss + seed) for arm in ("control", "norm") for seed in range(3)]
+        rows = [fnostab.TrialRow(arm, n, "converged", loss + n) for arm in ("control", "norm") for n in range(3)]
         case = fnostab.decide(fnostab.Table({"a": rows}))
         assert case.judged[0] == f"6 trials; compared with control, as the table names no study{said}"
