@@ -13,7 +13,7 @@ from fnostab.decision.tally import Stage
 from fnostab.errors import DecisionError
 from fnostab.record.csv_text import parse_number
 from fnostab.record.outcome_rules import Bound
-from fnostab.record.outcomes import Outcome
+from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
 from fnostab.record.settings import suggestion
 from fnostab.record.table import TrialRow, check_arm_names
 from fnostab.record.table_study import TableStudy, is_missing
@@ -86,10 +86,10 @@ def trials_of(
             continue
         key = (arm, seed)
         row = _row(run, *key, file, label)
-        if row.outcome is Outcome.INFRA_ERROR and _is_excluded(run, file):
+        if row.excluded and _is_excluded(run, file, label):
             rows.setdefault(key, row)  # another run of the same seed, such as a retry, takes its place
             continue
-        if _is_excluded(run, file):
+        if _is_excluded(run, file, label):
             failures.append(label)
         if key in judged:
             both = judged[key], label
@@ -101,7 +101,7 @@ def trials_of(
         if row.outcome is Outcome.INFRA_ERROR:
             valueless.setdefault(_lacking(run, file, label), []).append(label)
         for name in STATUS if row.outcome is Outcome.CONVERGED else ():
-            if (status := _text(run.get(name))).upper() in UNFINISHED:
+            if name not in file.outcome and (status := _text(run.get(name))).upper() in UNFINISHED:
                 unfinished.setdefault((name, status), []).append(label)
     check_arm_names(arm for arm, _ in rows)
     lines = [_runs(len(rows))]
@@ -118,14 +118,14 @@ def trials_of(
             f"excluded: {{{name}: {status}}}: {_named(labels)}"
         )
     lines += _excluding_nothing(runs, file)
-    if file.failed is None:
-        lines.append("failure not judged: the file does not say when a run failed (failed)")
+    if not file.judges_failure:
+        lines.append("failure not judged: the file does not say when a run failed (failed, or outcome)")
     name = file.metric.partition(".")[2] or file.metric
     study = RunsStudy(
         **{fact: getattr(file, fact) for fact in FACTS},
         metric=Metric(name=name, higher_is_better=file.higher_is_better, of=None),
         same_for_all=UNLESS_DRAWN,
-        failure_judged=file.failed is not None,
+        failure_judged=file.judges_failure,
     )
     return ExternalRuns(Stage("a", tuple(_in_order(rows.values(), file.control))), study, lines)
 
@@ -185,18 +185,41 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
     watched = [value, *(values[name] for name in failed.nonfinite_names)]
     if any(x is not None and not math.isfinite(x) for x in watched):
         return Outcome.NONFINITE
+    said = _said(run, file, label)
+    if failures := [outcome for outcome in said.values() if outcome in FAILURES]:
+        return failures[0]
     bounds = [(values[n], Bound(above=limit)) for n, limit in failed.above.items()]
     bounds += [(values[n], Bound(below=limit)) for n, limit in failed.below.items()]
     if any(bound.holds(x) for x, bound in bounds):
         return Outcome.STAGNATED
-    if _is_excluded(run, file):
+    if ended := [outcome for outcome in said.values() if outcome in (*EXCLUDED, Outcome.RUNNING)]:
+        return ended[0]
+    if _is_excluded(run, file, label):
         return Outcome.INFRA_ERROR
     if run.get("status") == "RUNNING":
         return Outcome.RUNNING
-    return Outcome.INFRA_ERROR if None in (value, *values.values()) else Outcome.CONVERGED
+    return Outcome.INFRA_ERROR if None in (value, *values.values(), *said.values()) else Outcome.CONVERGED
 
 
-def _is_excluded(run: Record, file: RunsFile) -> bool:
+def _said(run: Record, file: RunsFile, label: str) -> dict[str, Outcome | None]:
+    """Outcome that the file gives to each of a run's words, by name; None where the run has no word.
+
+    Raises:
+        DecisionError: a word has no outcome.
+    """
+    found = dict[str, Outcome | None]()
+    for name, outcomes in file.outcome.items():
+        word = _text(run.get(name))
+        if word not in outcomes and not is_missing(word):
+            known = f"{suggestion(word, outcomes)}; the file gives one to: {', '.join(outcomes) or 'none'}"
+            raise DecisionError(f"{label}: {name}={word!r} has no outcome{known}")
+        found[name] = outcomes.get(word)
+    return found
+
+
+def _is_excluded(run: Record, file: RunsFile, label: str) -> bool:
+    if any(outcome in EXCLUDED for outcome in _said(run, file, label).values()):
+        return True
     return any(_text(run.get(name)) in file.excluded_values(name) for name in file.excluded)
 
 
@@ -212,6 +235,8 @@ def _excluding_nothing(runs: Sequence[Record], file: RunsFile) -> Iterator[str]:
 
 def _lacking(run: Record, file: RunsFile, label: str) -> str:
     """Name of the first value that the outcome needs and the run lacks."""
+    if wordless := [name for name, outcome in _said(run, file, label).items() if outcome is None]:
+        return wordless[0]
     failed = file.failed or Failed()
     names = (file.metric, *failed.nonfinite_names, *failed.above, *failed.below)
     return next(name for name in names if _flag_or_number(run.get(name), name, label) is None)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from fnostab.record.outcomes import FAILURES, Outcome
 from fnostab.record.settings import Frozen
 from fnostab.record.trial import Measure
 
@@ -51,6 +52,7 @@ class RunsFile(Frozen):
     higher_is_better: bool = False
     steps: str | None = None  # name of the number of scheduled steps
     failed: Failed | None = None
+    outcome: Mapping[str, Mapping[str, Outcome]] = {}  # outcomes by name of a value, and by its words
     excluded: Mapping[str, str | tuple[str, ...]] = {}
     measures: Mapping[str, Measure] = {}
     margin: Annotated[float, Field(ge=0)] | None = None
@@ -69,9 +71,14 @@ class RunsFile(Frozen):
         return (wanted,) if isinstance(wanted, str) else wanted
 
     @property
+    def judges_failure(self) -> bool:
+        """Whether it says of any run that it failed."""
+        return self.failed is not None or any(o in FAILURES for words in self.outcome.values() for o in words.values())
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of all values that the mapping uses."""
-        return tuple(dict.fromkeys([self.arm, self.seed, *self.numbers, *self.excluded]))
+        return tuple(dict.fromkeys([self.arm, self.seed, *self.numbers, *self.outcome, *self.excluded]))
 
     @property
     def numbers(self) -> tuple[str, ...]:

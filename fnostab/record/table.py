@@ -133,6 +133,6 @@ def known_outcome(text: str, where: str) -> Outcome:
     if text not in list(Outcome):
         raise DecisionError(
             f"{where}: outcome={text!r} is not known; accepted: {', '.join(Outcome)}; a column of "
-            "true and false is mapped by a file given with --runs"
+            "other words, or of true and false, is mapped by a file given with --runs"
         )
     return Outcome(text)

@@ -119,6 +119,11 @@ def test_runs_without_a_value_that_their_outcome_needs_are_named(call, tmp_path,
             ("status: FAILED", "status: false"),
             "status=False is not accepted: input should be a valid string: in YAML, quote text that looks like",
         ),
+        (
+            ROWS,
+            ("excluded:", "outcome: {columns.status: {FAILED: bad}}\nexcluded:"),
+            "outcome.columns.status.FAILED='bad'",
+        ),
         (ROWS, ("status: FAILED", "status: [FAILED, 1]"), "excluded.columns.status.1=1 is not accepted"),
         (
             ROWS,
@@ -256,6 +261,35 @@ def test_a_flag_of_failed_runs_may_be_written_as_true_and_false():
     assert outcomes == [*2 * ["stagnated", "converged"], "infra_error", *2 * ["stagnated", "converged"]]
     with pytest.raises(DecisionError, match="row 1: flag='ok' is neither a number nor one of true, t, yes, false"):
         trials_of([{"m": "a", "s": "0", "r": "1", "flag": "ok"}], flagged)
+
+
+WORDS = {"ok": "converged", "diverged": "exploded", "nan": "nonfinite", "crashed": "killed", "hangs": "running"}
+
+
+def test_the_words_of_a_column_name_outcomes():
+    file = {"table": "x", "control": "a", "arm": "m", "seed": "s", "metric": "r", "outcome": {"status": WORDS}}
+    words = ("ok", "diverged", "nan", "crashed", "hangs", "", "ok", "ok", "crashed")
+    runs = [{"m": "a", "s": str(n), "r": "7", "x": "0", "status": word} for n, word in enumerate(words)]
+    runs[6] |= {"r": "inf"}
+    runs[7] |= {"x": "1"}
+    runs.append(runs[8] | {"status": "ok"})  # a retry
+    found = trials_of(runs, RunsFile(**file, failed={"above": {"x": 0}}))
+    outcomes = ["converged", "exploded", "nonfinite", "killed", "running", "infra_error", "nonfinite", "stagnated"]
+    assert [trial.outcome for trial in found.stage.trials] == [*outcomes, "converged"]
+    assert found.lines[1:] == ["1 run without a value of status counts as infra_error: row 6"]
+    with pytest.raises(
+        DecisionError, match=r"row 1: status='okay' has no outcome \(did you mean 'ok'\?\); the file gi"
+    ):
+        trials_of([runs[0] | {"status": "okay"}], RunsFile(**file))
+
+
+@pytest.mark.parametrize(("word", "judged"), [("diverged", True), ("crashed", False)])
+def test_failure_is_judged_if_a_word_means_one(word, judged):
+    file = {"table": "x", "control": "a", "arm": "m", "seed": "s", "metric": "r"}
+    file["outcome"] = {"status": {"FAILED": "converged", word: WORDS[word]}}
+    found = trials_of([{"m": "a", "s": "0", "r": "7", "status": "FAILED"}], RunsFile(**file))
+    assert found.study.failure_judged is judged
+    assert [line for line in found.lines[1:] if "failure not judged" not in line] == []
 
 
 @pytest.mark.parametrize("order", [1, -1])
