@@ -276,7 +276,7 @@ def test_train_tries_a_trial_of_the_control_once_each_time_it_is_asked_and_says_
     odd = "base-0: its validations are numbered 0 to 2, its steps to 29"
     assert odd in out
     said = " ".join(call("decide", "--experiment", "one")[1].split())
-    assert f"1 of 1 trials converged, but their records look wrong, such as {odd}" in said
+    assert f"1 of 1 trial converged, but their records look wrong, such as {odd}" in said
 
 
 WITHOUT_TORCH = """
@@ -385,7 +385,7 @@ def test_trials_that_could_not_be_judged_are_judged_when_the_rules_are_corrected
     _study_with_a_silent_arm(workplace, outcome={"failed": {"above": 5.0}})
     status, out, err = call("run", "study.yaml", "--seeds", "1", "--jobs", "1", "--arms", "control")
     assert status == 0, err
-    assert "1 of 1 trials are finished already" in out
+    assert "1 of 1 trial is finished already" in out
 
 
 def test_an_arm_that_records_no_metric_is_named_before_it_is_said_to_help(call, workplace):
@@ -503,7 +503,7 @@ def test_a_program_that_ends_half_way_is_told(call, workplace):
     said = " ".join("".join(call("run", "study.yaml", "--seeds", "1")[1:]).split())
     assert "converged (its records end after 50 of 100 scheduled steps)" in said
     said = " ".join(call("decide", "--experiment", "plain")[1].split())
-    assert "the records of 1 of 1 trials that converged end before their schedule" in said
+    assert "the records of 1 of 1 trial that converged end before their schedule" in said
 
 
 def test_where_nothing_came_to_a_result_no_curves_and_no_verdict_are_offered(call, workplace):

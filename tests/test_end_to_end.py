@@ -205,7 +205,7 @@ def others(shootout, mlflow_run):
 class TestOtherEntryPoints:
     def test_train_repeats_nothing_that_the_study_has(self, others, trials):
         assert others["train"].returncode == 0, others["train"].stderr
-        assert "1 of 1 trials are finished already" in others["train"].stdout
+        assert "1 of 1 trial is finished already" in others["train"].stdout
         assert sorted(trials) == TRIALS
 
     def test_decide_tells_the_verdict(self, others, store, experiment):

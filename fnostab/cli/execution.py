@@ -15,6 +15,7 @@ from rich.console import Console
 from fnostab.cli.launchers import make_launcher
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
 from fnostab.errors import ConfigError, LaunchError, TrackingError, UnknownSettingError
+from fnostab.record.plurals import counted
 from fnostab.show.console import timed
 from fnostab.startup import imports_that_stay
 
@@ -173,7 +174,9 @@ def insist_on_results(result: StudyRun) -> None:
     waiting = f", {len(missing) - len(begun)} did not start" if len(begun) < len(missing) else ""
     log = first.directory / STDERR_FILE
     output = f"; its output is in {log}" if log.exists() and log.stat().st_size else ""
-    who = f"{len(begun)} of {len(result.trials)} trials ended without a result{waiting}, such as {first.name}"
+    who = (
+        f"{len(begun)} of {counted(len(result.trials), 'trial')} ended without a result{waiting}, such as {first.name}"
+    )
     if len(result.trials) == 1:
         who = f"{first.name} ended without a result"
     raise LaunchError(f"{who}: {first.outcome} ({first.reason}){output}; fix that, then {again}")

@@ -10,6 +10,7 @@ import click
 from fnostab.cli.options import RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
+from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
     from fnostab.decision import Stage
@@ -47,7 +48,7 @@ def command(file: Path, stored: StoredStudies | None, runs: Path | None, trackin
     missing = {name: stage.all_missing for name, stage in stages.items()}
     same_settings = {name: stage.same_settings for name, stage in stages.items()}
     write_table(file, Table({name: stage.trials for name, stage in stages.items()}, study, missing, same_settings))
-    echo(f"{sum(len(stage.trials) for stage in stages.values())} trials written to {file}")
+    echo(f"{counted(sum(len(stage.trials) for stage in stages.values()), 'trial')} written to {file}")
 
 
 def _of_store(store: Store, stored: StoredStudies) -> tuple[dict[str, Stage], TableStudy]:

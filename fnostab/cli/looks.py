@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fnostab.cli.execution import RunOptions, execute, insist_on_results
 from fnostab.cli.options import parse_settings
 from fnostab.errors import ConfigError
+from fnostab.record.plurals import counted
 from fnostab.record.same_settings import same_settings
 from fnostab.show.console import say
 
@@ -63,7 +64,7 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, no
         found = judge_look(roles, Stage("a", tuple(trials), same_settings=same), rules, seeds=seeds, last=looks[-1])
         found = [each for each in found if each.arm in open_arms]
 
-        name = f"look {number} of {len(looks)} ({seeds} seeds)"
+        name = f"look {number} of {len(looks)} ({counted(seeds, 'seed')})"
         lines = [str(each) for each in found]
         payload = {"look": number, "looks": list(looks), "alpha": alpha, "arms": [asdict(each) for each in found]}
         payload["seeds"] = seeds  # counts as a look at the study where more seeds than planned follow

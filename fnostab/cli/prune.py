@@ -12,6 +12,7 @@ import click
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
+from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store
@@ -77,12 +78,13 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
 
     runs, planned = plan_thinning(store, before_ms, experiment)
     for each in planned:
-        echo(f"{each.experiment}: {each.runs} trials, at least {each.deleted:,} of {each.points:,} points to delete")
+        trials = counted(each.runs, "trial")
+        echo(f"{each.experiment}: {trials}, at least {each.deleted:,} of {each.points:,} points to delete")
     if not planned:
         echo(f"no long curves of that age in {store.address}")
     elif yes:
         deleted = sum(thin(store, runs, shape_of))
-        echo(f"{deleted:,} points of {len(runs)} trials deleted in {store.address}")
+        echo(f"{counted(deleted, 'point')} of {counted(len(runs), 'trial')} deleted in {store.address}")
         compact(store)
 
 
@@ -93,10 +95,10 @@ def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) ->
     old, refused = old_journals(output, before_ms, experiment)
     size = sum((directory / FILE_NAME).stat().st_size for directory in old)
     if not yes or not old:
-        echo(f"{len(old)} journals of that age in {output}, {size / 1e6:.1f} MB")
+        echo(f"{counted(len(old), 'journal')} of that age in {output}, {size / 1e6:.1f} MB")
         return refused
     done = list(archive_journals(old))
     kept = [each for each in done if each.refused is None]
     before, after = sum(each.before for each in kept), sum(each.after for each in kept)
-    echo(f"{len(kept)} journals in {output} archived: {before / 1e6:.1f} MB, now {after / 1e6:.1f} MB")
+    echo(f"{counted(len(kept), 'journal')} in {output} archived: {before / 1e6:.1f} MB, now {after / 1e6:.1f} MB")
     return refused + [each.refused for each in done if each.refused is not None]

@@ -6,6 +6,7 @@ import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.printing import echo
+from fnostab.record.plurals import counted
 
 
 @click.command("reconcile", epilog="Example: fnostab reconcile stage_a")
@@ -26,11 +27,11 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
         find_experiment(store, experiment)  # a name that is wrong is an error here
     report = reconcile(store, output, experiment)
     for run in report.closed:
-        points = f", {run.points_sent} points sent" if run.points_sent else ""
+        points = f", {counted(run.points_sent, 'point')} sent" if run.points_sent else ""
         reason = f"  ({run.reason})" if run.reason else ""
         echo(f"{run.name}  {run.what}: {run.outcome}{points}{reason}")
     at_work = f", {report.at_work} still running" if report.at_work else ""
-    echo(f"{len(report.closed)} runs closed{at_work} in {store.address}")
+    echo(f"{counted(len(report.closed), 'run')} closed{at_work} in {store.address}")
     for line in report.refused:
         echo(f"not closed: {line}", err=True)
     context.exit(2 if report.refused else 0)

@@ -25,6 +25,7 @@ from fnostab.cli.options import (
 from fnostab.errors import ConfigError, DecisionError, FnostabError
 from fnostab.show.console import Console, say
 from fnostab.show.notifying import VARIABLE, Notifier
+from fnostab.record.plurals import counted
 from fnostab.tasks.registry import CHAINS, load
 
 if TYPE_CHECKING:
@@ -140,7 +141,9 @@ def run_and_report(
         raise ConfigError("--sequential sets the numbers of seeds: leave out --seeds")
     if dry_run:
         if looks:
-            say(console, f"look 1 of {len(looks)}, {looks[0]} seeds per arm; arms that it decides stop there")
+            say(
+                console, f"look 1 of {len(looks)}, {counted(looks[0], 'seed')} per arm; arms that it decides stop there"
+            )
             options = replace(options, seeds=tuple(range(looks[0])), looks=tuple(looks))
         show_dry_run(options, console)
         return

@@ -13,6 +13,7 @@ from rich.text import Text
 from fnostab.cli.options import PROFILE
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
+from fnostab.record.plurals import counted
 from fnostab.record.settings import value_text
 from fnostab.show.console import Console
 from fnostab.tasks.registry import TEMPLATE, load
@@ -93,7 +94,7 @@ def _explain(study: Study, console: Console) -> None:
         what = "\n".join(f"{name} = {value_text(value)}" for name, value in changed.items())
         table.add_row(arm, roles.get(arm, ""), what)
     console.print(table, highlight=False)
-    seeds = f"{file.seeds} seeds" if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
+    seeds = counted(file.seeds, "seed") if isinstance(file.seeds, int) else f"seeds {', '.join(map(str, file.seeds))}"
     for line in study.twins():
         console.print(f"\n{line}", highlight=False)
     console.print(f"\n{seeds}; decides on failures and {study.metric.key}", highlight=False)

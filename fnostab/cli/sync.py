@@ -12,6 +12,7 @@ import click
 from fnostab.cli.options import TRACKING_URI
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, SlowStoreError, TrackingError
+from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store, SyncReport
@@ -46,7 +47,7 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
     store = _open_in_time(tracking_uri) if follow else open_store(tracking_uri)
     report = _follow(path, store) if follow else sync(path, store, verify=verify)
     compared = "; every point was compared" if verify else ""
-    echo(f"{report.trials} trials, {report.points_sent} points sent to {store.address}{compared}")
+    echo(f"{counted(report.trials, 'trial')}, {counted(report.points_sent, 'point')} sent to {store.address}{compared}")
     for line in report.refused:
         echo(f"not sent: {line}", err=True)
     for line in report.otherwise:
@@ -80,5 +81,5 @@ def _follow(path: Path, store: Store) -> SyncReport:
             continue
         last, points, said = sent, points + sent.points_sent, ""
         if sent.points_sent:
-            echo(f"{sent.points_sent} points sent", err=True)
+            echo(f"{counted(sent.points_sent, 'point')} sent", err=True)
     return replace(last, points_sent=points)

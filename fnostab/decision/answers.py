@@ -9,6 +9,7 @@ from fnostab.decision.criteria import Criterion, State, stage_criteria
 from fnostab.decision.differences import Difference, differences
 from fnostab.decision.pairs import Pair
 from fnostab.decision.rules import Rules
+from fnostab.record.plurals import counted
 from fnostab.stats.interval import Interval
 from fnostab.stats.proportions import fewer_failures_p, holm, newcombe_difference
 from fnostab.stats.rate import Rate
@@ -122,7 +123,7 @@ def _pending_matters(pair: Pair, answer: Answer, known: Answer, blocked: bool) -
 
 def _without_outcome(pair: Pair) -> str:
     parts = [
-        f"{tally.pending} trial{'s' if tally.pending > 1 else ''} of {name}"
+        f"{counted(tally.pending, 'trial')} of {name}"
         for name, tally in ((pair.control_arm, pair.control), (pair.arm, pair.ours))
         if tally.pending
     ]

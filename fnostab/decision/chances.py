@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fnostab.decision.words import percent
+from fnostab.record.plurals import counted
 from fnostab.stats.design import future_failures, significant
 from fnostab.stats.rate import Rate
 
@@ -32,7 +33,7 @@ class MoreSeeds:
 
     def __str__(self) -> str:
         if self.extra is not None:
-            many = "1 more seed" if self.extra == 1 else f"{self.extra} more seeds"
+            many = counted(self.extra, "more seed")
             return f"{many} per arm would probably decide ({percent(self.chance)} chance)"
         best = min(self.chance, POWER - 0.01)  # not rounded to the chance that would be enough
         return f"more seeds may not be enough: {percent(best)} chance at best"

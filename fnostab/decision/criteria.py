@@ -16,6 +16,7 @@ from fnostab.decision.rules import Rules
 from fnostab.decision.scale import Scale
 from fnostab.decision.tally import Tally
 from fnostab.decision.words import percent
+from fnostab.record.plurals import counted
 from fnostab.stats.losses import Effect
 from fnostab.stats.proportions import clopper_pearson_upper, fewer_failures_p, holm, newcombe_difference
 
@@ -135,7 +136,7 @@ def why_untestable(name: str, pair: Pair) -> str:
     if pair.obstacle:
         return pair.obstacle
     if CRITERIA[name](pair) is not State.UNTESTABLE:
-        many = f"{pair.pending} trial{'s' if pair.pending > 1 else ''} without an outcome"
+        many = f"{counted(pair.pending, 'trial')} without an outcome"
         return f"{many} could change it"
     if name == "fewer_failures":
         return "neither failed" if pair.rules.failure_judged else "failure not judged"

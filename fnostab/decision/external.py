@@ -14,6 +14,7 @@ from fnostab.errors import DecisionError
 from fnostab.record.csv_text import parse_number
 from fnostab.record.outcome_rules import Bound
 from fnostab.record.outcomes import EXCLUDED, FAILURES, Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.settings import suggestion
 from fnostab.record.table import TrialRow, check_arm_names
 from fnostab.record.table_study import TableStudy, is_missing
@@ -131,7 +132,7 @@ def trials_of(
 
 
 def _runs(n: int) -> str:
-    return "1 run" if n == 1 else f"{n} runs"
+    return counted(n, "run")
 
 
 def _named(labels: Sequence[str]) -> str:

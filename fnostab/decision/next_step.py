@@ -14,6 +14,7 @@ from fnostab.decision.rules import Roles
 from fnostab.decision.tally import Stage
 from fnostab.decision.words import and_list
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 
 FEW_SEEDS = 10  # per arm, suggested if there are too few
 Pairs = Mapping[str, Sequence[Pair]]
@@ -75,7 +76,7 @@ def _wait(stages: Mapping[str, Stage]) -> NextStep | None:
     for name, stage in stages.items():
         running = sum(trial.outcome is Outcome.RUNNING for trial in stage.trials)
         if running:
-            many = "1 trial still runs" if running == 1 else f"{running} trials still run"
+            many = counted(running, "trial still runs", "trials still run")
             return NextStep(NextKind.WAIT, f"wait, {many}", name)
     return None
 
@@ -175,7 +176,7 @@ def _too_few(roles: Roles, stages: Mapping[str, Stage], answers: Sequence[Answer
     arms = (roles.control, *(a.arm for a in few if a.stage == stage))
     seeds = _seeds(stages[stage], least=FEW_SEEDS)
     n = seeds if isinstance(seeds, int) else len(seeds)
-    text = f"{_mend(stages[stage], arms)}run {n} seeds of {and_list(arms)}"
+    text = f"{_mend(stages[stage], arms)}run {counted(n, 'seed')} of {and_list(arms)}"
     return NextStep(NextKind.SEEDS, text, stage, arms, seeds, retry_oom=_ran_out(stages[stage], arms))
 
 
@@ -213,9 +214,9 @@ def _more_seeds(
             extra = max(worth_it.values())
             arms = (roles.control, *worth_it)
             seeds = _seeds(stage, more=extra)
-            many = f"{extra} more seed{'s' if extra > 1 else ''}"
+            many = counted(extra, "more seed")
             if len({len(stage.arm(arm)) + len(stage.missing(arm)) for arm in arms}) > 1:  # some need more than others
-                many = f"{seeds if isinstance(seeds, int) else len(seeds)} seeds"
+                many = counted(seeds if isinstance(seeds, int) else len(seeds), "seed")
             text = f"run {many} of {and_list(arms)}"
             return NextStep(NextKind.SEEDS, text, name, arms, seeds)
     return None
@@ -292,4 +293,4 @@ def _or_seeds(roles: Roles, answers: Sequence[Answer]) -> str:
     stage = min(stage for (stage, _), n in forecasts.items() if n == extra)
     arms = (roles.control, *(arm for (where, arm), n in forecasts.items() if (where, n) == (stage, extra)))
     at = f" in Stage {stage.upper()}" if roles.candidates else ""
-    return f"; or run {extra} more seed{'s' if extra > 1 else ''} of {and_list(arms)}{at}"
+    return f"; or run {counted(extra, 'more seed')} of {and_list(arms)}{at}"

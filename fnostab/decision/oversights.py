@@ -6,6 +6,7 @@ from typing import Any
 
 from fnostab.decision.words import percent
 from fnostab.record.outcomes import Outcome, stopped_short
+from fnostab.record.plurals import counted
 from fnostab.record.settings import value_text
 from fnostab.record.table import TrialRow
 from fnostab.stats.design import LEAST_TRIALS
@@ -76,8 +77,8 @@ def ended_early_line(arm: str, trials: Sequence[TrialRow]) -> str | None:
     first = min(early, key=lambda trial: trial.last_step or 0)
     at = f"{(first.last_step or 0) + 1} of {first.scheduled_steps}"
     return (
-        f"{arm}: the records of {len(early)} of {len(ended)} trials that converged end before their schedule, such as "
-        f"seed {first.seed} after {at} steps; what they did not train through could not fail"
+        f"{arm}: the records of {len(early)} of {counted(len(ended), 'trial')} that converged end before their "
+        f"schedule, such as seed {first.seed} after {at} steps; what they did not train through could not fail"
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from fnostab.decision.criteria import Criterion, State
 from fnostab.decision.rules import Rules
 from fnostab.decision.tally import ArmSummary, Stage
+from fnostab.record.plurals import counted
 
 
 def deep_reports(
@@ -15,7 +16,8 @@ def deep_reports(
         ratios = [t.grad_ratio for t in stage_b.arm(name) if t.counts and t.grad_ratio is not None]
         bounded = sum(ratio <= rules.grad_bound for ratio in ratios)
         state = State.of(bounded == len(ratios)) if ratios else State.UNTESTABLE
-        detail = f"gradient p99 at most {rules.grad_bound:g} times its median in {bounded} of {len(ratios)} trials"
+        of = counted(len(ratios), "trial")
+        detail = f"gradient p99 at most {rules.grad_bound:g} times its median in {bounded} of {of}"
         yield _criterion(name, "grad_bounded", state, detail, rules)
         yield _matches_stage_a(name, in_a.get(name), b, rules)
 

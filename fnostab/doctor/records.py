@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fnostab.doctor.finding import Check, Finding, State
 from fnostab.doctor.installation import TESTED
+from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
     from fnostab.tracking import Store
@@ -74,13 +75,18 @@ def _artifacts(store: "Store", mend: bool) -> Finding:
     if not mend:
         return Finding(
             State.FAILED,
-            f"the database was moved or copied from {folders}: artifacts of {len(moved)} experiments would still go "
-            "there; `fnostab doctor --mend` moves their addresses",
+            f"the database was moved or copied from {folders}: artifacts of {counted(len(moved), 'experiment')} "
+            "would still go there; `fnostab doctor --mend` moves their addresses",
         )
     done = move_addresses(store)
-    missing = f"; of {done.missing} runs the artifacts are not here: copy them from there" if done.missing else ""
+    missing = (
+        f"; of {counted(done.missing, 'run')} the artifacts are not here: copy them from there" if done.missing else ""
+    )
     state = State.WARNING if done.missing else State.OK
-    return Finding(state, f"moved {done.addresses} addresses from {folders} to {done.folder / ARTIFACTS}{missing}")
+    return Finding(
+        state,
+        f"moved {counted(done.addresses, 'address', 'addresses')} from {folders} to {done.folder / ARTIFACTS}{missing}",
+    )
 
 
 def _clock(store: "Store") -> Finding:
@@ -112,12 +118,12 @@ def _journals(store: "Store", output: Path) -> Finding:
     if found.behind:
         return Finding(
             State.FAILED,
-            f"{store.address} lacks records of {len(found.behind)} of {found.trials} trials in {output}, as "
+            f"{store.address} lacks records of {len(found.behind)} of {counted(found.trials, 'trial')} in {output}, as "
             f"{found.behind[0].name}: `fnostab sync {shlex.quote(str(output))}` sends them",
         )
     if found.unreadable:
         return Finding(
-            State.WARNING, f"{len(found.unreadable)} trials in {output} can't be read: {found.unreadable[0]}"
+            State.WARNING, f"{counted(len(found.unreadable), 'trial')} in {output} can't be read: {found.unreadable[0]}"
         )
     recent = f"; {found.recent} more were written within the last minute" if found.recent else ""
-    return Finding(State.OK, f"the store has all records of {found.trials} trials in {output}{recent}")
+    return Finding(State.OK, f"the store has all records of {counted(found.trials, 'trial')} in {output}{recent}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fnostab.figures.decimation import decimate
 from fnostab.figures.style import FAILED, INK, NAMED, ArmStyle, arm_styles, legend_below, mark_nonfinite, plain_powers
+from fnostab.record.plurals import counted
 
 PANELS_IN_A_ROW = (3, 2, 4)  # the first that leaves no panel alone in the last row
 RASTER_FROM = 4000  # number of points in a panel above which they are rasterised in vector formats
@@ -115,7 +116,7 @@ def median_curve(curves: Sequence[LossCurve]) -> tuple[NDArray[np.float64], NDAr
 def _counted(curves: Sequence[LossCurve], judged: bool) -> str:
     if not curves:
         return "no loss"
-    return f"{sum(c.failed for c in curves)} of {len(curves)} failed" if judged else f"{len(curves)} runs"
+    return f"{sum(c.failed for c in curves)} of {len(curves)} failed" if judged else counted(len(curves), "run")
 
 
 def _panel(ax: Axes, curves: Sequence[LossCurve], style: ArmStyle, reference: Any) -> None:

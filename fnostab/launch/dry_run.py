@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fnostab.launch.launcher import Launcher
 from fnostab.launch.retries import ATTEMPTS, Retries
+from fnostab.record.plurals import counted
 from fnostab.record.progress import TrialProgress
 from fnostab.show.console import say
 from fnostab.study.study import Study
@@ -48,7 +49,7 @@ def dry_run(
         f"study {study.described} in experiment {experiment}, journals in {folder}",
         *study.twins(arms),
         *_given_up(trials, retries),
-        f"{len(wanted)} of {len(trials)} trials would be started{side_by_side}",
+        f"{len(wanted)} of {counted(len(trials), 'trial')} would be started{side_by_side}",
         *filter(None, [launcher.preview(wanted)]),
         *(["first command of each arm:", *commands.values()] if commands else []),
     )
@@ -59,6 +60,6 @@ def _given_up(trials: Sequence[TrialProgress], retries: Retries) -> Iterator[str
     if given_up:
         first, most = given_up[0], max(trial.fruitless for trial in given_up)
         yield (
-            f"{len(given_up)} of {len(trials)} trials were given up, such as {first.name}: {first.outcome} "
-            f"({first.reason}); --attempts {most + ATTEMPTS} retries them"
+            f"{len(given_up)} of {counted(len(trials), 'trial was', 'trials were')} given up, such as {first.name}: "
+            f"{first.outcome} ({first.reason}); --attempts {most + ATTEMPTS} retries them"
         )

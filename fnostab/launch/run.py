@@ -27,6 +27,7 @@ from fnostab.launch.runs_in_store import close_abandoned, insist_on_no_jobs, tak
 from fnostab.launch.study_upload import Recording
 from fnostab.record.missing_metric import metric_not_in_journal
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.show.console import Console as SafeConsole
@@ -309,9 +310,10 @@ def _to_run(trials: Sequence[TrialProgress], retries: Retries, console: Console)
     for trial in wanted:
         trial.begin_again()
     if finished := sum(trial.finished for trial in trials):
-        console.print(f"{finished} of {len(trials)} trials are finished already")
+        console.print(f"{finished} of {counted(len(trials), 'trial is', 'trials are')} finished already")
     if given_up := [trial for trial in trials if retries.gave_up(trial)]:
-        say(console, f"{len(given_up)} of {len(trials)} trials were given up earlier, such as {given_up[0].name}")
+        of = counted(len(trials), "trial was", "trials were")
+        say(console, f"{len(given_up)} of {of} given up earlier, such as {given_up[0].name}")
     return wanted
 
 

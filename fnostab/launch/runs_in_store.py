@@ -8,6 +8,7 @@ from rich.console import Console
 from fnostab.errors import LaunchError
 from fnostab.record.job_arrays import queued_jobs
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import StudySpec
 from fnostab.show.console import say
@@ -35,8 +36,8 @@ def insist_on_no_jobs(folder: Path) -> None:
     """
     if jobs := queued_jobs(folder):
         raise LaunchError(
-            f"{len(jobs)} trials of this study, such as {next(iter(jobs))}, have jobs in Slurm's queue: follow them "
-            "with --launcher slurm, or end them with `fnostab cancel`"
+            f"{counted(len(jobs), 'trial')} of this study in Slurm's queue, such as {next(iter(jobs))}: follow "
+            "the jobs with --launcher slurm, or end them with `fnostab cancel`"
         )
 
 

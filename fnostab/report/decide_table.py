@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from fnostab.errors import DecisionError
+from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         raise DecisionError(f"{at}{error}") from None
     n = sum(len(stage.trials) for stage in stages.values())
     of = f" of {study.name}" if getattr(study, "name", "") else ""
-    lines = [f"{at}{n} trial{'s' if n > 1 else ''}{of}{by}", *beside]
+    lines = [f"{at}{counted(n, 'trial')}{of}{by}", *beside]
     lines += [
         stage_title(s, study) + line for s, stage in stages.items() for line in rules_judged_in_part(stage.trials)
     ]

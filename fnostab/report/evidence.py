@@ -14,6 +14,7 @@ from fnostab.figures.decimation import Series
 from fnostab.figures.fan import Curve
 from fnostab.record import names
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.tracking import Store
@@ -126,7 +127,7 @@ def gather_of_runs(store: Store, case: "Case", history: str | None, experiment_i
         pages={
             t.run_id: run_page(store, experiment_ids[t.run_id], t.run_id) for t in stage.trials if t.run_id is not None
         },
-        source=f"Gradient norms as recorded, of {len(trials)} of {len(stage.trials)} runs.",
+        source=f"Gradient norms as recorded, of {len(trials)} of {counted(len(stage.trials), 'run')}.",
         epochs=False,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fnostab.record.plurals import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -65,7 +67,7 @@ def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Itera
     titles = {name: stage_title(name, study) for name in stages}
     for name, stage in stages.items():
         for arm, seeds in stage.gone.items():
-            yield f"{titles[name]}{arm} is left out: none of its {len(seeds)} trials has a run"
+            yield f"{titles[name]}{arm} is left out: none of its {counted(len(seeds), 'trial')} has a run"
     repeated = {name: stage.repeated(study.control) for name, stage in stages.items()}
     for name, arms in repeated.items():
         for pair in arms.items():

@@ -8,6 +8,7 @@ from fnostab.decision import ArmSummary, Stage, Verdict
 from fnostab.decision.rules import Rules
 from fnostab.decision.scale import same
 from fnostab.decision.words import p_text
+from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
     from fnostab.report.case import Case
@@ -94,7 +95,7 @@ def _not_judged(stage: Stage) -> Iterator[str]:
     judged = [trial for trial in stage.trials if trial.counts]
     for reason, n in Counter(reason for trial in judged for reason in trial.not_judged).items():
         rule, mark, why = reason.partition(": ")
-        yield f"{rule} not judged in {n} of {len(judged)} trials{mark}{why}"
+        yield f"{rule} not judged in {n} of {counted(len(judged), 'trial')}{mark}{why}"
 
 
 def _in_stage(verdict: Verdict, stage: str, mark: str = ", ") -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from fnostab.errors import DecisionError
+from fnostab.record.plurals import counted
 from fnostab.report.judging import make_case, stage_title
 
 if TYPE_CHECKING:
@@ -214,7 +216,7 @@ def _reasons(stage: Stage) -> list[str]:
     odd = [trial for trial in stage.trials if trial.outcome is Outcome.CONVERGED and trial.reason]
     odd = [trial for trial in odd if not (trial.reason or "").startswith(ENDS_EARLY)]  # a line for each arm says so
     return [
-        f"{len(trials)} of {len(stage.trials)} trials {what}, such as {trials[0].arm}-{trials[0].seed}: "
+        f"{len(trials)} of {counted(len(stage.trials), 'trial')} {what}, such as {trials[0].arm}-{trials[0].seed}: "
         f"{trials[0].reason or 'no reason is recorded'}"
         for what, trials in (("ended without a result", broken), ("converged, but their records look wrong", odd))
         if trials
@@ -241,9 +243,11 @@ def judged_line(stage: str, record: StudyRecord, trials: Stage, experiment: str)
     """Say which study is judged, and what else its experiment holds."""
     started = datetime.fromtimestamp(record.start_ms / 1000).astimezone()
     n, option = len(record.others), "--deep-study-run" if stage == "b" else "--study-run"
-    more = f"; {n} other stud{'y' if n == 1 else 'ies'} in this experiment: {option} {record.others[0]}" if n else ""
+    more = (
+        f"; {counted(n, 'other study', 'other studies')} in this experiment: {option} {record.others[0]}" if n else ""
+    )
     more += ", ..." if n > 1 else ""
     return (
         f"{stage_title(stage, record.spec)}{experiment}, study {record.spec.name} of {started:%Y-%m-%d %H:%M}, "
-        f"{len(trials.trials)} trials, run {record.run_id}{more}"
+        f"{counted(len(trials.trials), 'trial')}, run {record.run_id}{more}"
     )

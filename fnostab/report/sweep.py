@@ -8,6 +8,7 @@ from rich.text import Text
 
 from fnostab.decision import NextKind, NextStep
 from fnostab.decision.sweep import Along, compare_along, values_along
+from fnostab.record.plurals import counted
 from fnostab.report.remarks import conditions, left_out
 from fnostab.report.tables import percent, plain_table, trial_table
 
@@ -68,6 +69,6 @@ def _next_text(along: Along) -> str:
         return "rerun the trials that ran out of memory at a smaller size"
     bound, n = seen[-1].summary.failure_rate_upper, seen[-1].summary.n
     return (
-        f"more seeds or a higher {along.setting}: {n} trial{'s' if n > 1 else ''} without a failure at "
+        f"more seeds or a higher {along.setting}: {counted(n, 'trial')} without a failure at "
         f"{seen[-1].value:g} leave{'' if n > 1 else 's'} a failure rate of up to {bound or 0:.0%} possible (95 %)"
     )

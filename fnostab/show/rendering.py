@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fnostab.record.norm_curve import NONFINITE, sparkline
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.progress import TrialState
 from fnostab.show.state import StudyState
 from fnostab.stats.proportions import wilson
@@ -99,10 +100,8 @@ def summary(study: StudyState) -> str:
     left = study.seconds_left() if study.running else None  # a stopped study has no end in sight
     about = f", about {duration(left)} left" if left is not None and left >= 1 else ""
     if study.complete:
-        return f"{done} of {len(study.trials)} trials{about}"
-    return f"{done} {'trial' if done == 1 else 'trials'} ended, {len(study.running)} running" + (
-        f"{about} for these" if about else ""
-    )
+        return f"{done} of {counted(len(study.trials), 'trial')}{about}"
+    return f"{counted(done, 'trial')} ended, {len(study.running)} running" + (f"{about} for these" if about else "")
 
 
 def line_of_end(trial: TrialState) -> str:

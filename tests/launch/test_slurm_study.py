@@ -111,7 +111,7 @@ def test_jobs_outlive_their_driver_and_are_followed_without_one(study, on_cluste
     assert "the study has ended" not in out
     status, _, err = study.call(*study.run[:-4], "--seeds", "2")
     assert status == 2
-    assert "1 trials of this study, such as control-0, have jobs in Slurm's queue" in err
+    assert "1 trial of this study in Slurm's queue, such as control-0: follow" in err
 
     (study.folder / "driver.txt").unlink()
     follower = study.start("sync", "outputs", "--follow", environment=environment)

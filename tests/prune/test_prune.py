@@ -70,8 +70,8 @@ def test_a_dry_run_changes_nothing_and_says_how_much_would_go(call, store, study
     sync(study.folder, store)
     before = stored_points(store, only_trial(store))
     out = prune(call, store)
-    assert f"stage_a: 1 trials, at least {3 * (STEPS - KEPT_AT_MOST):,} of {3 * STEPS:,} points to delete" in out
-    assert "1 journals of that age in outputs" in out
+    assert f"stage_a: 1 trial, at least {3 * (STEPS - KEPT_AT_MOST):,} of {3 * STEPS:,} points to delete" in out
+    assert "1 journal of that age in outputs" in out
     assert out.endswith("nothing was changed: --yes does what is listed\n")
     assert stored_points(store, only_trial(store)) == before == journal_points(directory)
 

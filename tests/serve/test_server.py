@@ -51,7 +51,7 @@ def test_a_server_that_dies_and_comes_back_loses_and_doubles_nothing(server, stu
         wait_for(lambda: uploader.trouble is not None)
         assert "no tracking server answers" in uploader.trouble
         uploader.stop()
-        with pytest.raises(TrackingError, match=r"1 of 1 trials are not fully sent.*`fnostab sync .*` sends"):
+        with pytest.raises(TrackingError, match=r"1 of 1 trial is not fully sent.*`fnostab sync .*` sends"):
             uploader.drain(0.1)
         server.start()
         (directory / "truth.txt").write_text("flat")

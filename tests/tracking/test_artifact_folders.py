@@ -122,7 +122,7 @@ def test_of_a_database_that_was_copied_alone_doctor_says_what_is_not_here(projec
     monkeypatch.chdir(after)
     mended = artifacts_finding(mend=True)
     assert mended.state is State.WARNING
-    assert "of 1 runs the artifacts are not here: copy them" in mended.text
+    assert "of 1 run the artifacts are not here: copy them" in mended.text
 
 
 def test_an_address_that_somebody_chose_is_left_alone(make_store, tmp_path):

@@ -380,10 +380,10 @@ def test_linked_folders_are_followed_by_all_commands_alike(store, study, tmp_pat
     (study.folder.parent / "loop").symlink_to(study.folder.parent)
     (study.folder.parent / "root").symlink_to("/")
     at = "--output", "out", "--tracking-uri", store.uri
-    assert "1 trials, 500 points sent" in call("sync", "out", at[2], at[3])[1]
+    assert "1 trial, 500 points sent" in call("sync", "out", at[2], at[3])[1]
     os.utime(far / "control-0" / "journal.jsonl", (1, 1))
-    assert "the store has all records of 1 trials in out" in call("doctor", *at)[1]
-    assert "1 journals of that age in out" in call("prune", "--older-than", "0d", *at)[1]
+    assert "the store has all records of 1 trial in out" in call("doctor", *at)[1]
+    assert "1 journal of that age in out" in call("prune", "--older-than", "0d", *at)[1]
 
 
 def test_the_words_for_outcomes_are_those_of_the_outcomes():

@@ -139,7 +139,7 @@ def test_verify_compares_all_and_repairs(store, study, call, tmp_path):
 
     status, out, err = call("sync", str(study.folder), "--verify", "--tracking-uri", store.uri)
     assert (status, err) == (0, "")
-    assert "1 trials, 50 points sent" in out
+    assert "1 trial, 50 points sent" in out
     assert out.endswith("every point was compared\n")
     assert is_whole(store, directory)
     assert copy.read_text() == "flat"
@@ -157,7 +157,7 @@ def test_verify_names_what_no_trial_recorded(store, study, call):
     status, out, err = call(*verify)
     said = f"1 points of {names.TRAIN_LOSS} in its run are not in its journal, such as 0.5 at step 7"
     assert (status, err) == (2, f"not as recorded: {directory}: {said}\n")
-    assert "1 trials, 0 points sent" in out
+    assert "1 trial, 0 points sent" in out
     assert call(*verify[:2], *verify[3:])[0] == 0  # only when asked
 
 
@@ -167,7 +167,7 @@ def test_doctor_finds_a_store_that_lacks_records(store, study, put_back, call, t
     status, out, _ = call(*arguments)
     (line,) = (line for line in out.splitlines() if "journals" in line.split()[1])
     assert (status, line.split()[0]) == (1, "failed")
-    assert line.endswith("lacks records of 1 of 1 trials in out, as control-0: `fnostab sync out` sends them")
+    assert line.endswith("lacks records of 1 of 1 trial in out, as control-0: `fnostab sync out` sends them")
     sync(study.folder, store)
     assert any(line.startswith("ok       journals") for line in call(*arguments)[1].splitlines())
 

@@ -71,4 +71,4 @@ def test_sync_follow_goes_on_when_it_answers(too_slow, study, call, monkeypatch)
     status, out, err = call("sync", "--follow", "out", "--tracking-uri", too_slow.url)
     assert status == 0, err
     assert "; retrying" in err
-    assert "1 trials" in out
+    assert "1 trial" in out

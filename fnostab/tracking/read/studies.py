@@ -7,6 +7,7 @@ from fnostab.errors import TrackingError
 from fnostab.record import names
 from fnostab.record.folders import STUDY_FILE, trial_name
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.tracking.read.single_run import named_outcome, read_spec, status_of
@@ -114,7 +115,7 @@ def trial_rows(store: Store, experiment: str, study: StudyRecord) -> list[TrialR
                     f"run {run_id} has damaged tags ({error}): correct it, or delete it to leave it out"
                 ) from None
     if changed:
-        more = f" ({len(changed) - 1} more runs are like it)" if changed[1:] else ""
+        more = f" ({counted(len(changed) - 1, 'more run is', 'more runs are')} like it)" if changed[1:] else ""
         raise TrackingError(
             f"{changed[0]}{more}: `fnostab sync --verify` on the output directory writes what the journal says; "
             "or set the tag back, or delete the run"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from fnostab.errors import FnostabError, TrackingError
+from fnostab.record.plurals import counted
 from fnostab.tracking.environment import settled
 from fnostab.tracking.store.errors import describe
 from fnostab.tracking.store.store import Store, is_of_one_run
@@ -73,7 +74,7 @@ class Uploader:
             return
         where = behind[0] if len(behind) == 1 else behind[0].parent
         raise TrackingError(
-            f"{len(behind)} of {len(self._followers)} trials are not fully sent "
+            f"{len(behind)} of {counted(len(self._followers), 'trial is', 'trials are')} not fully sent "
             f"({self.trouble or 'still sending'}): `fnostab sync {shlex.quote(str(where))}` sends the rest later"
         )
 
