@@ -279,6 +279,24 @@ def test_train_tries_a_trial_of_the_control_once_each_time_it_is_asked_and_says_
     assert f"1 of 1 trial converged, but their records look wrong, such as {odd}" in said
 
 
+def test_until_control_and_another_arm_have_trials_the_next_command_is_no_verdict_but_the_run(call, workplace):
+    (workplace / "train.py").write_text(SCRIPT)
+    (workplace / "study.yaml").write_text(STUDY)
+    at = ("--set", "lr=0.2", "--output", "of mine")
+    run = "fnostab run study.yaml --set lr=0.2 --output 'of mine'"
+    status, out, err = call("train", "study.yaml", "--arm", "clipped", *at)
+    assert status == 0, err
+    assert f"  {run}    # the other trials" in out
+    assert "fnostab decide" not in out
+    assert call("watch", "--output", "of mine")[1].splitlines()[-1] == f"next: {run}"
+    err = call("decide", "--experiment", "plain")[2]
+    assert err.endswith("its arms: clipped; `fnostab run study.yaml --arms control --set lr=0.2` trains it\n")
+    status, out, err = call("run", "study.yaml", "--arms", "control", "--seeds", "2", *at)
+    assert status == 0, err
+    assert "  fnostab decide --experiment plain    # the verdict" in out
+    assert call("watch", "--output", "of mine")[1].splitlines()[-1] == "next: fnostab decide --experiment plain"
+
+
 WITHOUT_TORCH = """
 import sys
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from fnostab.cli.options import (
     JOBS,
     LAUNCHER,
     OUTPUT,
+    OUTPUT_FOLDER,
     PROFILE,
     SEEDS,
     SET,
@@ -23,13 +25,15 @@ from fnostab.cli.options import (
     parse_looks,
 )
 from fnostab.errors import ConfigError, DecisionError, FnostabError
+from fnostab.record.plurals import counted
 from fnostab.show.console import Console, say
 from fnostab.show.notifying import VARIABLE, Notifier
-from fnostab.record.plurals import counted
 from fnostab.tasks.registry import CHAINS, load
 
 if TYPE_CHECKING:
+    from fnostab.decision import Stage
     from fnostab.launch.run import StudyRun
+    from fnostab.record.trial import StudySpec
     from fnostab.tracking import Store
 
 
@@ -109,13 +113,13 @@ def _link(options: RunOptions) -> str:
         return ""
 
 
-def _oversights(result: StudyRun) -> list[str]:
-    from fnostab.report.stored_studies import oversights, stage_of
+def _recorded(result: StudyRun) -> tuple[StudySpec, Stage]:
+    from fnostab.report.stored_studies import stage_of
     from fnostab.tracking import find_experiment, newest_study
 
     experiment = find_experiment(result.store, result.experiment)
     record = newest_study(result.store, experiment, result.run_id)
-    return oversights(result.store, record.spec, stage_of("a", result.store, experiment, record))
+    return record.spec, stage_of("a", result.store, experiment, record)
 
 
 def run_and_report(
@@ -156,19 +160,25 @@ def run_and_report(
     said = _judge(result, options, console, shown=decide) if decide or notifier else []
     if notifier:
         notifier.answer = said
+    from fnostab.report.stored_studies import oversights
+    from fnostab.show.next_commands import judge_or_run
+    from fnostab.tracking import find_experiment
+
+    spec, stage = _recorded(result)
     if not decide:
-        say(console, *_oversights(result))
+        say(console, *oversights(result.store, spec, stage))
     if result.overwritten:
         say(console, result.overwritten)
     if not any(trial.finished for trial in result.trials):
         insist_on_results(result)  # raises: there are no curves to show and nothing to judge
-    from fnostab.tracking import find_experiment
-
     at = f" --tracking-uri {options.tracking_uri}" if options.tracking_uri else ""
     charts = charts_line(result.store, find_experiment(result.store, result.experiment))
     say(console, f"\n{charts}")
     commands = {"fnostab ui": "opens them: grad-norm curves of every trial"}
-    if decide:
+    words = judge_or_run(spec, stage.arms)
+    if words[0] == "run":
+        commands[shlex.join(["fnostab", *words, *_where(options)])] = "the other trials, which a verdict needs"
+    elif decide:
         commands[f"fnostab report --experiment {result.experiment}"] = "the verdict with its figures, as one HTML file"
     else:
         commands[f"fnostab decide --experiment {result.experiment}"] = "the verdict"
@@ -176,6 +186,13 @@ def run_and_report(
     insist_on_results(result)
     if notifier:
         notifier.send(f"fnostab: {result.experiment} has ended", *said, charts)
+
+
+def _where(options: RunOptions) -> list[str]:
+    """Write the options of a run that say where its trials run and are kept."""
+    words = ["--output", str(options.output)] if options.output != OUTPUT_FOLDER else []
+    words += ["--launcher", options.launcher] if options.launcher != "local" else []
+    return words + (["--cluster", options.cluster] if options.cluster else [])
 
 
 def _judge(result: StudyRun, options: RunOptions, console: Console, *, shown: bool) -> list[str]:

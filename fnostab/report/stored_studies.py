@@ -113,8 +113,10 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
+    from fnostab.record.trial import ASK
     from fnostab.report.stress import with_stress
     from fnostab.report.sweep import with_along
+    from fnostab.show.next_commands import run_words
 
     found, wanted = read_stages(store, stored), stored.places
     studies = {stage: record.spec for stage, record in found.records.items()}
@@ -122,7 +124,14 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     lines += [line for s, record in found.records.items() for line in oversights(store, record.spec, found.trials[s])]
     lines += [line for stage in found.trials.values() for line in _reasons(stage)]
     lines += [line] if (line := _unplanned(found)) else []
-    case = make_case(found.trials, studies, source=_source_of(studies, stored), judged=lines, look=found.look)
+    try:
+        case = make_case(found.trials, studies, source=_source_of(studies, stored), judged=lines, look=found.look)
+    except DecisionError as error:
+        for stage, study in studies.items():
+            if study.task != ASK and not found.trials[stage].arm(study.control):
+                again = shlex.join(["fnostab", *run_words(study, arms=[study.control])])
+                raise DecisionError(f"{error}; `{again}` trains it") from None
+        raise
     return with_along(with_stress(case)), found
 
 

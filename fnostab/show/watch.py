@@ -3,7 +3,6 @@
 Nothing is written and no journal is locked, so that watching never disturbs the study.
 """
 
-import json
 import re
 import shlex
 import time
@@ -17,9 +16,9 @@ from fnostab.errors import ConfigError, TrackingError
 from fnostab.record.folders import STUDY_FILE
 from fnostab.record.progress import TrialState
 from fnostab.record.safe_files import changed_s
-from fnostab.record.settings import seeds_text
 from fnostab.record.trial import ASK, StudySpec
 from fnostab.show.console import say
+from fnostab.show.next_commands import judge_or_run, run_words
 from fnostab.show.sources import Journals, Records, newest_folder
 from fnostab.show.state import StudyState
 from fnostab.show.view import Display, snapshot
@@ -77,12 +76,15 @@ def watch_study(
         if ended not in ENDINGS:
             say(console, "the study has ended")
             unsent = spec.task == ASK and watched.records is None  # a loop's trials are sent by its `Study.decide`
-            words = ["sync", str(output)] if unsent else ["decide", "--experiment", spec.experiment]
+            words = judge_or_run(spec, {trial.arm for trial in state.trials})
+            if spec.task == ASK:  # no command runs its trials
+                words = ["sync", str(output)] if unsent else ["decide", "--experiment", spec.experiment]
         else:
             say(console, f"the study has ended: {OWN_LOOP if spec.task == ASK else ENDINGS[ended]}")
             if spec.task == ASK:
                 return
-            words = _run_again(spec, state.trials) + ([] if output == OUTPUT else ["--output", str(output)])
+            words = _run_again(spec, state.trials)
+        words += ["--output", str(output)] if words[0] == "run" and output != OUTPUT else []
         say(console, f"next: {shlex.join(['fnostab', *words, *at])}")
 
 
@@ -91,14 +93,7 @@ def _run_again(spec: StudySpec, trials: Sequence[TrialState]) -> list[str]:
     finished = {(trial.arm, trial.seed) for trial in trials if trial.finished}
     left = {arm: of_arm for arm, of_arm in spec.seeds.items() if any((arm, seed) not in finished for seed in of_arm)}
     seeds = sorted({seed for of_arm in left.values() for seed in of_arm})
-    words = ["run", spec.asked_as or spec.name]
-    words += ["--experiment", spec.experiment] if spec.experiment != spec.name else []
-    words += ["--arms", ",".join(left)] if left and len(left) < len(spec.arms) else []
-    words += ["--seeds", seeds_text(seeds)] if seeds else []
-    words += ["--profile", spec.profile] if spec.profile else []
-    for name, value in spec.overrides.items():
-        words += ["--set", f"{name}={json.dumps(value)}"]
-    return words
+    return run_words(spec, arms=left, seeds=seeds)
 
 
 @dataclass

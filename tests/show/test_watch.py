@@ -59,7 +59,7 @@ def test_a_running_study_is_followed_to_its_end(study, script, source):
     assert "control-1: collapsed" in text
     assert "control-3: converged" in text
     assert "1/4" in text
-    assert text.rstrip().endswith("next: fnostab decide --experiment stage_a")
+    assert "\nnext: fnostab run stage_a --seeds 4 " in text  # only control was asked for
 
 
 def _when_there(output):
@@ -154,7 +154,7 @@ class TestNext:
         assert asked == {f"{name}={json.dumps(value)}" for name, value in study.settings.items()}
 
     def test_of_one_that_ended_it_is_the_one_that_judges(self, study):
-        study.start()
+        study.start(arms=("control", "opt_fix"))
         uri = f"sqlite:///{study.folder}/mlflow.db"
         text = watched(study.folder / "outputs", once=True, tracking_uri=uri)
         assert text.splitlines()[-1] == f"next: fnostab decide --experiment stage_a --tracking-uri {uri}"
