@@ -16,7 +16,7 @@ from fnostab.errors import ConfigError
 from fnostab.record.plurals import counted
 from fnostab.record.settings import value_text
 from fnostab.show.console import Console
-from fnostab.tasks.registry import TEMPLATE, load
+from fnostab.tasks.registry import PROGRAM, PROGRAM_TEMPLATE, TEMPLATE, load
 
 if TYPE_CHECKING:
     from fnostab.study.study import Study
@@ -40,27 +40,39 @@ def show(study: str, profile: str) -> None:
     _explain(load_study(study, profile), Console())
 
 
-@command.command("new", epilog="Example: fnostab studies new my_study.yaml")
+@command.command("new", epilog="Example: fnostab studies new my_study.yaml --program")
 @click.argument("file", type=click.Path(path_type=Path))
-def new(file: Path) -> None:
-    """Write a study of the built-in networks to FILE, to start from; it runs as it is."""
+@click.option("--program", is_flag=True, help="Of a program such as yours; a small one is written beside it.")
+def new(file: Path, program: bool) -> None:
+    """Write a study to FILE, to start from; it runs as it is. Without --program it is of the built-in networks."""
     from fnostab.study.file import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"{file} is not accepted: the name of a study file ends in .yaml")
-    try:
-        with open(file, "x") as written:
-            written.write(load(TEMPLATE).format(name=file.stem))
-    except FileExistsError:
-        raise ConfigError(f"{file} exists already: name another file") from None
-    except OSError as error:
-        raise ConfigError(f"can't write {file}: {error.strerror}") from error
+    script, quoted = file.with_suffix(".py"), shlex.quote(str(file))
+    if program and script.exists():
+        raise ConfigError(f"{script} exists already: name another file")
+    _write(file, load(PROGRAM_TEMPLATE if program else TEMPLATE).format(name=file.stem))
     try:
         read_study_file(str(file))
     except ConfigError:
         file.unlink()
         raise ConfigError(f"{file.stem!r} can't be the name of a study: letters, digits, dots, hyphens, _") from None
-    echo(f"wrote {file}: `fnostab studies show {shlex.quote(str(file))}`, `fnostab run {shlex.quote(str(file))}`")
+    if not program:
+        echo(f"wrote {file}: `fnostab studies show {quoted}`, `fnostab run {quoted}`")
+        return
+    _write(script, load(PROGRAM))
+    echo(f"wrote {file} and {script}: `fnostab train {quoted}` tries one trial, `fnostab run {quoted}` runs all")
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        with open(file, "x") as written:
+            written.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{file} exists already: name another file") from None
+    except OSError as error:
+        raise ConfigError(f"can't write {file}: {error.strerror}") from error
 
 
 def _list(console: Console) -> None:

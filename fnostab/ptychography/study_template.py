@@ -2,9 +2,7 @@
 
 TEMPLATE = """\
 # A study: one question, asked of several arms over many seeds. Run it with: fnostab run {name}.yaml
-# It trains the built-in networks. For a training of your own write, in place of task,
-#   command: python train.py --lr {{lr}} --seed {{seed}}
-# and its settings under defaults: docs/own.md.
+# It trains the built-in networks. For a training of your own: fnostab studies new FILE.yaml --program
 name: {name}
 task: ptychography
 description: Does a smaller learning rate, or clipping, make the network fail less often?

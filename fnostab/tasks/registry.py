@@ -26,6 +26,8 @@ CHAINS = {  # several studies that `fnostab run NAME` runs one after another
     "strategy": "fnostab.ptychography.cli.strategy:run_strategy",
 }
 TEMPLATE = "fnostab.ptychography.study_template:TEMPLATE"  # a study to begin with
+PROGRAM_TEMPLATE = "fnostab.tasks.command.study_template:TEMPLATE"  # one of a program
+PROGRAM = "fnostab.tasks.command.study_template:SCRIPT"  # that program
 STUDIES = ("fnostab.ptychography.studies",)  # packages with built-in study files
 
 

@@ -33,6 +33,21 @@ def test_a_new_one_can_be_run_as_it_is(call, workplace):
     assert len(study.trials("mine", workplace)) == 20
 
 
+def test_a_new_one_of_a_program_has_its_script_and_an_answer(call, workplace):
+    status, out, _ = call("studies", "new", "mine.yaml", "--program")
+    assert (status, out.split(":")[0]) == (0, "wrote mine.yaml and mine.py")
+    status, out, err = call("run", "mine.yaml", "--decide")
+    assert status == 0, err
+    assert "clipped helps: 0 of 8 failed, 4 of 8 of control" in out
+
+
+def test_a_script_that_is_there_is_not_overwritten(call, workplace):
+    (workplace / "mine.py").write_text("kept")
+    status, _, err = call("studies", "new", "mine.yaml", "--program")
+    assert (status, err) == (2, "error: mine.py exists already: name another file\n")
+    assert ((workplace / "mine.py").read_text(), list(workplace.glob("*.yaml"))) == ("kept", [])
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
