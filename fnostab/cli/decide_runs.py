@@ -28,12 +28,27 @@ def read_runs_file(path: Path) -> RunsFile:
     """
     from fnostab.decision.runs_file import RunsFile
 
-    file = read_yaml_file(path, "file of runs", RunsFile, "control: base")
+    try:
+        file = read_yaml_file(path, "file of runs", RunsFile, "control: base")
+    except ConfigError:
+        _refuse_study(path)
+        raise
     if file.table is None and not file.experiments:
         raise ConfigError(f"{path}: say where the runs are: table: FILE.csv, or experiments: [NAME]")
     if file.table is not None and file.experiments:
         raise ConfigError(f"{path} names a table and experiments: leave out one of them, or write a file for each")
     return file
+
+
+def _refuse_study(path: Path) -> None:
+    """Raise ConfigError if the file is a study, and say what judges that."""
+    from fnostab.study.file import read_study_file
+
+    try:
+        name = read_study_file(str(path)).name
+    except ConfigError:
+        return
+    raise ConfigError(f"{path} is a study, not a file of runs: `fnostab decide --experiment {name}` judges its trials")
 
 
 @dataclass(frozen=True)

@@ -206,9 +206,9 @@ def read_study_file(name: str) -> StudyFile:
     known = built_in_studies()
     if name in known:
         return _parse(known[name].read_text(), f"{name}.yaml")
-    raise ConfigError(
-        f"no study {name!r}{suggestion(name, known)}; built in: {', '.join(known)}; or give the path of a .yaml file"
-    )
+    beside = path.with_suffix(".yaml") if path.name else path
+    meant = f" (did you mean {str(beside)!r}?)" if beside.is_file() else suggestion(name, known)
+    raise ConfigError(f"no study {name!r}{meant}; built in: {', '.join(known)}; or give the path of a .yaml file")
 
 
 def _parse(text: str, source: str) -> StudyFile:

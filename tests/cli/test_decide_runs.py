@@ -354,3 +354,12 @@ def test_values_to_exclude_that_no_run_has_are_named():
     for wanted, lines in said.items():
         found = trials_of(runs, RunsFile(**file, excluded={"status": wanted})).lines
         assert [line for line in found if line.startswith("excluded")] == lines
+
+
+def test_a_study_file_is_told_what_judges_it(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call("studies", "new", "mine.yaml", "--program")[0] == 0
+    for command in ("decide", "report"):
+        status, _, err = call(command, "--runs", "mine.yaml")
+        expected = "mine.yaml is a study, not a file of runs: `fnostab decide --experiment mine` judges its trials"
+        assert (status, err) == (2, f"error: {expected}\n")

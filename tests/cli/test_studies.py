@@ -66,6 +66,13 @@ def test_what_can_not_be_written(call, workplace, file, message):
     assert (workplace / "taken.yaml").read_text() == "kept"
 
 
+@pytest.mark.parametrize("name", ["mine", "mine.py", "mine.json"])
+def test_the_study_file_of_that_name_is_suggested(call, workplace, name):
+    (workplace / "mine.yaml").write_text("")
+    status, _, err = call("studies", "show", name)
+    assert (status, err[:50]) == (2, f"error: no study '{name}' (did you mean 'mine.yaml'?); built"[:50])
+
+
 def test_a_study_that_does_not_exist(call):
     status, _, err = call("studies", "show", "stage_z")
     assert status == 2

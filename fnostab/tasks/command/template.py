@@ -114,7 +114,11 @@ def _word_of(value: Any, name: str) -> str:
     """Write a setting as one word: true or false, the shortest number, text unchanged; no null and no list."""
     if isinstance(value, int | float | str):
         return value_text(value)
-    raise ConfigError(f"{{{name}}} can't stand for {shown(value)}: use {{--{name}}}, or give it a value", name)
+    said = "null" if value is None else shown(value)
+    raise ConfigError(
+        f"command: {{{name}}} is one word and can't stand for {said}: write {{--{name}}} alone, or give it a value",
+        name,
+    )
 
 
 def _refuse_shell(text: str, words: list[str], where: str) -> None:

@@ -46,9 +46,9 @@ def test_an_option_appears_as_its_value_says(value, words):
     assert filled("run {--norm} {seed}", norm=value) == ("run", *words, "0")
 
 
-@pytest.mark.parametrize("value", [None, [1, 2]])
-def test_a_plain_placeholder_takes_neither_null_nor_lists(value):
-    with pytest.raises(ConfigError, match=r"^\{lr\} can't stand for .*\{--lr\}"):
+@pytest.mark.parametrize(("value", "said"), [(None, "null"), ([1, 2], r"\[1, 2\]")])
+def test_a_plain_placeholder_takes_neither_null_nor_lists(value, said):
+    with pytest.raises(ConfigError, match=rf"^command: \{{lr\}} .* can't stand for {said}: write \{{--lr\}} alone"):
         parse("run {lr} {seed}").fill({"seed": 1, "lr": value})
 
 
