@@ -181,6 +181,8 @@ class TestPages:
             if name.startswith("-"):
                 continue
             command = group.get_command(context, name)
+            if isinstance(command, click.Group) and arguments:
+                command = command.get_command(context, arguments.pop(0))
             assert command, f"{page}: fnostab {shown}"
             known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             for argument in arguments:
