@@ -37,7 +37,7 @@ class RunOptions:
         study: name of a built-in study, or path of a study file; empty if none was named.
         output: folder of journals and data sets.
         settings: assignments, each ``NAME=VALUE``.
-        seeds: seeds of the trials; empty for the study's own.
+        seeds: seeds of the trials, a range where a count was given; empty for the study's own.
         arms: arms that are run; empty for all.
         from_experiment: experiment whose newest verdict chooses the arms, with their settings from there.
         attempts: number of attempts in a row without progress after which a trial is given up; None for the default.
@@ -49,7 +49,7 @@ class RunOptions:
     study: str
     output: Path
     settings: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
+    seeds: Sequence[int] = ()
     arms: tuple[str, ...] = ()
     profile: str = "auto"
     epochs: int | None = None
@@ -137,6 +137,8 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
         gpus = None if on_cluster is None else on_cluster.has_gpus
         loaded = load_study(options.study, profile, parse_settings(options.settings), epochs=options.epochs, gpus=gpus)
     loaded.file.insist_on_arms(arms)  # before torch is imported, which takes seconds
+    if isinstance(options.seeds, range):
+        loaded.file.insist_on_count(len(options.seeds))
     loaded.looks = options.looks
     if options.alpha is not None:
         loaded.file = loaded.file.model_copy(update={"alpha": options.alpha})
@@ -193,7 +195,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def gathered(context: click.Context, /, **given: Any) -> None:
         own = {name: given.pop(name) for name in names if name in given}
-        own["seeds"] = tuple(parse_seeds(own.get("seeds")))
+        own["seeds"] = parse_seeds(own.get("seeds"))
         own["arms"] = tuple(parse_names(own.get("arms")))
         own |= {name: positive(name, own[name]) for name in ("epochs", "jobs", "lockstep", "attempts") if name in own}
         study, assignments = _study_and_assignments(context, own.pop("study"))

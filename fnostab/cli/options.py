@@ -15,7 +15,7 @@ from fnostab.report.stored_studies import StoredStudies
 from fnostab.study.limits import MOST_SEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from fnostab.tracking import Store
 
@@ -140,8 +140,8 @@ def insist_on_one(given: Mapping[str, object], tracking_uri: str | None, todo: s
     raise ConfigError(f"say what to {todo}: --experiment {newest}, the newest in {store.address}, {others}")
 
 
-def parse_seeds(text: str | None) -> list[int]:
-    """Parse seeds: ``"10"`` is 0 to 9, ``"0,3,5"`` those three, empty text the study's own.
+def parse_seeds(text: str | None) -> Sequence[int]:
+    """Parse seeds: ``"10"`` is a range, 0 to 9, ``"0,3,5"`` a list of those three, empty text the study's own.
 
     Raises:
         ConfigError: the text is neither a number nor a list of them.
@@ -149,9 +149,9 @@ def parse_seeds(text: str | None) -> list[int]:
     if not text:
         return []
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    seeds = [int(part) for part in parts if part.isdecimal()]
+    seeds: Sequence[int] = [int(part) for part in parts if part.isdecimal()]
     if "," not in text and seeds:
-        seeds = list(range(min(seeds[0], MOST_SEEDS + 1)))
+        seeds = range(min(seeds[0], MOST_SEEDS + 1))
     accepted = all(part.isdecimal() for part in parts) and 0 < len(seeds) <= MOST_SEEDS
     if not accepted or len(set(seeds)) < len(seeds):
         raise ConfigError(

@@ -144,6 +144,14 @@ class StudyFile(Frozen):
                 similar = suggestion(arm, self.arms)
                 raise ConfigError(f"{self.name} has no arm {shown(arm)}{similar}; arms: {', '.join(self.arms)}")
 
+    def insist_on_count(self, seeds: int) -> None:
+        """Raise ConfigError if a count of seeds is a seed that the study lists, and was probably meant as that one."""
+        if not isinstance(self.seeds, int) and seeds in self.seeds and not set(range(seeds)) <= set(self.seeds):
+            raise ConfigError(
+                f"--seeds {seeds} are {seeds} seeds, from 0 on, but {self.name} lists seed {seeds} among others: "
+                f"for that one alone write --seeds {seeds}, with a comma after it"
+            )
+
     def with_defaults(self) -> Self:
         """Return a copy in which an unset metric, measures and margin are those of the task, if the file names one."""
         given: dict[str, Any] = {"metric": Metric(name="val/loss"), "measures": {}, "margin": None}

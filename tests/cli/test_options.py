@@ -10,7 +10,7 @@ from fnostab.errors import ConfigError
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [(None, []), ("", []), ("3", [0, 1, 2]), ("0,3,5", [0, 3, 5]), ("7,", [7]), (" 1 , 2 ", [1, 2])],
+    [(None, []), ("", []), ("3", range(3)), ("0,3,5", [0, 3, 5]), ("7,", [7]), (" 1 , 2 ", [1, 2])],
 )
 def test_seeds_are_a_count_or_a_list(text, seeds):
     assert parse_seeds(text) == seeds

@@ -140,3 +140,14 @@ def test_a_study_that_can_not_be_estimated_says_so_in_one_line(call, workplace):
     assert (status, out) == (2, "")
     assert err.startswith("error: a study of task command can't be estimated: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("seeds", "status"), [("403", 2), ("403,", 0), ("2", 0)])
+def test_a_count_that_is_a_seed_of_the_study_is_not_taken_for_a_count(call, workplace, seeds, status):
+    (workplace / "listed.yaml").write_text(
+        "name: listed\ndescription: Which?\ncommand: true --seed {seed}\nseeds: [400, 403]\ncontrol: plain\n"
+        "arms: {plain: {}}\n"
+    )
+    found, _, err = call("run", "listed.yaml", "--seeds", seeds, "--dry-run")
+    assert found == status
+    assert ("for that one alone write --seeds 403, with a comma after it" in err) == (status == 2)
