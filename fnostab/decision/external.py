@@ -105,17 +105,21 @@ def trials_of(
             if name not in file.outcome and (status := _text(run.get(name))).upper() in UNFINISHED:
                 unfinished.setdefault((name, status), []).append(label)
     check_arm_names(arm for arm, _ in rows)
-    lines = [_runs(len(rows))]
+    lines = [counted(len(rows), "run")]
     if nameless:
         take = "takes" if len(nameless) == 1 else "take"
-        lines.append(f"{_runs(len(nameless))} without {file.arm} or {file.seed} {take} no part: {_named(nameless)}")
+        lines.append(
+            f"{counted(len(nameless), 'run')} without {file.arm} or {file.seed} {take} no part: {_named(nameless)}"
+        )
     for name, labels in valueless.items():
         count = "counts" if len(labels) == 1 else "count"
-        lines.append(f"{_runs(len(labels))} without a value of {name} {count} as infra_error: {_named(labels)}")
+        lines.append(
+            f"{counted(len(labels), 'run')} without a value of {name} {count} as infra_error: {_named(labels)}"
+        )
     for (name, status), labels in unfinished.items():
         count = "counts" if len(labels) == 1 else "count"
         lines.append(
-            f"{_runs(len(labels))} with {name} {status} {count} as converged, unless the file says "
+            f"{counted(len(labels), 'run')} with {name} {status} {count} as converged, unless the file says "
             f"excluded: {{{name}: {status}}}: {_named(labels)}"
         )
     lines += _excluding_nothing(runs, file)
@@ -129,10 +133,6 @@ def trials_of(
         failure_judged=file.judges_failure,
     )
     return ExternalRuns(Stage("a", tuple(_in_order(rows.values(), file.control))), study, lines)
-
-
-def _runs(n: int) -> str:
-    return counted(n, "run")
 
 
 def _named(labels: Sequence[str]) -> str:
@@ -186,24 +186,26 @@ def _outcome(run: Record, value: float | None, file: RunsFile, label: str) -> Ou
     watched = [value, *(values[name] for name in failed.nonfinite_names)]
     if any(x is not None and not math.isfinite(x) for x in watched):
         return Outcome.NONFINITE
-    said = _said(run, file, label)
-    if failures := [outcome for outcome in said.values() if outcome in FAILURES]:
+    by_words = _outcomes_of_words(run, file, label)
+    if failures := [outcome for outcome in by_words.values() if outcome in FAILURES]:
         return failures[0]
     bounds = [(values[n], Bound(above=limit)) for n, limit in failed.above.items()]
     bounds += [(values[n], Bound(below=limit)) for n, limit in failed.below.items()]
     if any(bound.holds(x) for x, bound in bounds):
         return Outcome.STAGNATED
-    if ended := [outcome for outcome in said.values() if outcome in (*EXCLUDED, Outcome.RUNNING)]:
+    if ended := [outcome for outcome in by_words.values() if outcome in (*EXCLUDED, Outcome.RUNNING)]:
         return ended[0]
     if _is_excluded(run, file, label):
         return Outcome.INFRA_ERROR
     if run.get("status") == "RUNNING":
         return Outcome.RUNNING
-    return Outcome.INFRA_ERROR if None in (value, *values.values(), *said.values()) else Outcome.CONVERGED
+    return Outcome.INFRA_ERROR if None in (value, *values.values(), *by_words.values()) else Outcome.CONVERGED
 
 
-def _said(run: Record, file: RunsFile, label: str) -> dict[str, Outcome | None]:
-    """Outcome that the file gives to each of a run's words, by name; None where the run has no word.
+def _outcomes_of_words(run: Record, file: RunsFile, label: str) -> dict[str, Outcome | None]:
+    """Outcomes that the file gives to a run's words, such as those of its status, by name of the value.
+
+    None stands for a value that the run lacks.
 
     Raises:
         DecisionError: a word has no outcome.
@@ -219,7 +221,7 @@ def _said(run: Record, file: RunsFile, label: str) -> dict[str, Outcome | None]:
 
 
 def _is_excluded(run: Record, file: RunsFile, label: str) -> bool:
-    if any(outcome in EXCLUDED for outcome in _said(run, file, label).values()):
+    if any(outcome in EXCLUDED for outcome in _outcomes_of_words(run, file, label).values()):
         return True
     return any(_text(run.get(name)) in file.excluded_values(name) for name in file.excluded)
 
@@ -236,7 +238,7 @@ def _excluding_nothing(runs: Sequence[Record], file: RunsFile) -> Iterator[str]:
 
 def _lacking(run: Record, file: RunsFile, label: str) -> str:
     """Name of the first value that the outcome needs and the run lacks."""
-    if wordless := [name for name, outcome in _said(run, file, label).items() if outcome is None]:
+    if wordless := [name for name, outcome in _outcomes_of_words(run, file, label).items() if outcome is None]:
         return wordless[0]
     failed = file.failed or Failed()
     names = (file.metric, *failed.nonfinite_names, *failed.above, *failed.below)
