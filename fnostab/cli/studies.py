@@ -42,9 +42,9 @@ def show(study: str, profile: str) -> None:
 
 @command.command("new", epilog="Example: fnostab studies new my_study.yaml --program")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--program", is_flag=True, help="Of a program such as yours; a small one is written beside it.")
+@click.option("--program", is_flag=True, help="Train with a program, and write a small one beside FILE.")
 def new(file: Path, program: bool) -> None:
-    """Write a study to FILE, to start from; it runs as it is. Without --program it is of the built-in networks."""
+    """Write a study to FILE, to start from; it runs as it is. Without --program it trains the built-in networks."""
     from fnostab.study.file import read_study_file
 
     if file.suffix not in (".yaml", ".yml"):

@@ -148,8 +148,8 @@ class StudyFile(Frozen):
         """Raise ConfigError if a count of seeds is a seed that the study lists, and was probably meant as that one."""
         if not isinstance(self.seeds, int) and seeds in self.seeds and not set(range(seeds)) <= set(self.seeds):
             raise ConfigError(
-                f"--seeds {seeds} are {seeds} seeds, from 0 on, but {self.name} lists seed {seeds} among others: "
-                f"for that one alone write --seeds {seeds}, with a comma after it"
+                f"--seeds {seeds} means {seeds} seeds, 0 to {seeds - 1}, not all of which {self.name} lists; "
+                f"for seed {seeds} alone write --seeds {seeds}, with a comma after it"
             )
 
     def with_defaults(self) -> Self:

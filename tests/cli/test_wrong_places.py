@@ -150,4 +150,4 @@ def test_a_count_that_is_a_seed_of_the_study_is_not_taken_for_a_count(call, work
     )
     found, _, err = call("run", "listed.yaml", "--seeds", seeds, "--dry-run")
     assert found == status
-    assert ("for that one alone write --seeds 403, with a comma after it" in err) == (status == 2)
+    assert ("for seed 403 alone write --seeds 403, with a comma after it" in err) == (status == 2)
