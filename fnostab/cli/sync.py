@@ -47,7 +47,10 @@ def command(context: click.Context, /, path: Path, follow: bool, verify: bool, t
     store = _open_in_time(tracking_uri) if follow else open_store(tracking_uri)
     report = _follow(path, store) if follow else sync(path, store, verify=verify)
     compared = "; every point was compared" if verify else ""
-    echo(f"{counted(report.trials, 'trial')}, {counted(report.points_sent, 'point')} sent to {store.address}{compared}")
+    points = (
+        f", {counted(report.points_sent, 'point')} sent to" if report.points_sent or report.refused else " already in"
+    )
+    echo(f"{counted(report.trials, 'trial')}{points} {store.address}{compared}")
     for line in report.refused:
         echo(f"not sent: {line}", err=True)
     for line in report.otherwise:

@@ -27,6 +27,7 @@ from fnostab.figures.style import (
     plain_powers,
 )
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.table import TrialRow
 from fnostab.stats.proportions import wilson
 from fnostab.stats.rate import Rate
@@ -133,26 +134,26 @@ def loss_strip(arms: Mapping[str, Sequence[TrialRow]], *, metric: str, judged: b
         metric: name of the loss, the axis label.
         judged: whether failures were judged; if not, every dot is a run.
     """
-    counted = {arm: [t for t in trials if t.counts] for arm, trials in arms.items()}
-    seeds = sorted({t.seed for trials in counted.values() for t in trials})
+    shown = {arm: [t for t in trials if t.counts] for arm, trials in arms.items()}
+    seeds = sorted({t.seed for trials in shown.values() for t in trials})
     places = np.zeros(1) if len(seeds) == 1 else np.linspace(-SPREAD, SPREAD, len(seeds))
     offsets = dict(zip(seeds, places.tolist(), strict=True))
-    losses = [t.loss for trials in counted.values() for t in trials if t.loss is not None and _has_loss(t)]
+    losses = [t.loss for trials in shown.values() for t in trials if t.loss is not None and _has_loss(t)]
     with matplotlib.rc_context(NAMED):
         figure = Figure(figsize=(4.9, 1.3 + 0.7 * len(arms)), layout="constrained")
         ax = figure.subplots()
         if losses and min(losses) > 0 and max(losses) > LOG_FROM * min(losses):
             ax.set_xscale("log")
         for place, (arm, style) in enumerate(arm_styles(arms).items()):
-            _strip(ax, place, counted[arm], offsets, style.colour)
-        counts = {arm: (sum(not t.failed for t in trials), len(trials)) for arm, trials in counted.items()}
-        labels = [f"{arm}\n{ok}/{n} ok" if judged else f"{arm}\n{n} runs" for arm, (ok, n) in counts.items()]
+            _strip(ax, place, shown[arm], offsets, style.colour)
+        counts = {arm: (sum(not t.failed for t in trials), len(trials)) for arm, trials in shown.items()}
+        labels = [f"{arm}\n{ok}/{n} ok" if judged else f"{arm}\n{counted(n, 'run')}" for arm, (ok, n) in counts.items()]
         ax.set(ylim=(len(arms) - 0.45, -0.55), yticks=range(len(arms)), yticklabels=labels, xlabel=metric)
         ax.tick_params(axis="y", length=0)
         ax.grid(False, axis="y")
         if ax.get_xscale() == "log":
             plain_powers(ax.xaxis)
-        kinds = {_kind(t) for trials in counted.values() for t in trials}
+        kinds = {_kind(t) for trials in shown.values() for t in trials}
         names = {} if judged else {"success": "run"}
         handles = [
             Line2D([], [], label=names.get(k, k), linestyle="", **{"color": INK, **KINDS[k]})

@@ -69,4 +69,4 @@ def take_from_store(
             set_aside(store, run.run_id)
             n_aside += 1
     if n_aside:
-        say(console, f"{n_aside} runs without a result, whose journals are not here, are set aside in MLflow")
+        say(console, f"set aside in MLflow: {counted(n_aside, 'run')} without a result or a journal here")

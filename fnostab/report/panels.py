@@ -11,6 +11,7 @@ from fnostab.figures.fan import Fan
 from fnostab.figures.stress import stress_figure
 from fnostab.figures.style import cycled
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.table import TrialRow
 from fnostab.record.trial import StudySpec
 from fnostab.report.evidence import Evidence, exemplars, val_loss
@@ -172,14 +173,14 @@ def _fan_in_words(fan: Fan) -> str:
 
 
 def _spikes_in_words(trials: Sequence[TrialRow], evidence: Evidence) -> str:
-    counted = [s for t in trials if t.counts and (s := evidence.spikes.get(t.run_id or "")) is not None]
-    if not counted:
+    seen = [s for t in trials if t.counts and (s := evidence.spikes.get(t.run_id or "")) is not None]
+    if not seen:
         return ""
-    spikes, unrecovered = sum(s.n for s in counted), sum(s.unrecovered for s in counted)
+    spikes, unrecovered = sum(s.n for s in seen), sum(s.unrecovered for s in seen)
     if not spikes:
         return " No gradient spikes."
-    words = f" {spikes:,} gradient spike{'s' if spikes != 1 else ''} in {sum(s.n > 0 for s in counted)}"
-    return f"{words} of {len(counted)} trials, {unrecovered:,} without recovery."
+    words = f" {counted(spikes, 'gradient spike')} in {sum(s.n > 0 for s in seen)}"
+    return f"{words} of {counted(len(seen), 'trial')}, {unrecovered:,} without recovery."
 
 
 def exemplary(

@@ -16,6 +16,7 @@ from fnostab.launch.slurm.submission import insist_on_slurm, insist_on_submitit,
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.job_arrays import FOLDER, JobArray, jobs_of
 from fnostab.record.outcomes import Outcome
+from fnostab.record.plurals import counted
 from fnostab.record.progress import TrialProgress
 from fnostab.record.slurm_jobs import JobAccount, SlurmError
 from fnostab.record.trial import Resources
@@ -79,8 +80,8 @@ class SlurmLauncher:
         if not self._running:
             return "no job is in the queue"
         return (
-            f"{len(self._running)} jobs continue without this process: the same command follows them again, "
-            "`fnostab cancel` ends them, `fnostab sync --follow` sends what they record"
+            f"{counted(len(self._running), 'job continues', 'jobs continue')} without this process: the same command "
+            "follows, `fnostab cancel` ends, `fnostab sync --follow` sends what is recorded"
         )
 
     @property
@@ -151,7 +152,8 @@ class SlurmLauncher:
         without = self._adopt(trials, find=False) if self._name else trials
         k = self.trials_per_job
         groups = [without[i : i + k] for i in range(0, len(without), k)]
-        lines = [f"{len(trials) - len(without)} trials have a job already"] if len(without) < len(trials) else []
+        n_adopted = len(trials) - len(without)
+        lines = [counted(n_adopted, "trial has a job already", "trials have a job already")] if n_adopted else []
         lines += [] if self._name else [f"# jobs in the queue are not known: {self.trouble}"]
         if not groups:
             return "\n".join(lines)
