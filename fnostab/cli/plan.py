@@ -12,7 +12,7 @@ from rich.table import Table
 from fnostab.cli.options import parse_looks
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
-from fnostab.show.console import Console, say
+from fnostab.show.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -138,7 +138,7 @@ def _sequential(
 
 
 def _print(answer: dict[str, Any], console: Console) -> None:
-    say(console, *_lines(answer))
+    console.print("\n".join(_lines(answer)), highlight=False)
     if answer["table"]:
         console.print()
         console.print(_table(answer))
