@@ -94,14 +94,19 @@ def pending_arms(stage: Stage) -> list[str]:
 
 
 def rerun(stage: Stage, arms: Sequence[str]) -> NextStep:
-    """Rerun the trials of these arms that are missing or have no training outcome."""
+    """Rerun the trials of these arms that are missing or have no training outcome.
+
+    What stops an arm may be mended in the code, which makes it another study, so that every arm is run again then.
+    """
     lost = [t for arm in arms for t in stage.arm(arm) if t.excluded]
     n = len(lost) + sum(len(stage.missing(arm)) for arm in arms)
     many = "the trial" if n == 1 else f"the {n} trials"
-    text = f"{_mend(stage, arms)}rerun {many} of {and_list(arms)} without an outcome"
+    mend = _mend(stage, arms)
+    text = f"{mend}rerun {many} of {and_list(arms)} without an outcome"
     broke = any(t.outcome is Outcome.INFRA_ERROR for t in lost)
-    seeds, oom = _seeds(stage, arms), _ran_out(stage, arms)
-    return NextStep(NextKind.RERUN, text, stage.name, tuple(arms), seeds=seeds, retry_oom=oom, broke=broke)
+    of = stage.arms if mend and broke else arms
+    seeds, oom = _seeds(stage, of), _ran_out(stage, arms)
+    return NextStep(NextKind.RERUN, text, stage.name, tuple(of), seeds=seeds, retry_oom=oom, broke=broke)
 
 
 def _mend(stage: Stage, arms: Sequence[str]) -> str:
@@ -263,11 +268,10 @@ def stage_b_step(
 def _elsewhere(roles: Roles, stages: Mapping[str, Stage], pairs: Pairs, answers: Sequence[Answer]) -> NextStep:
     if not answers:
         for name, stage in stages.items():
-            gone = {arm: seeds for arm, seeds in stage.gone.items() if arm not in stage.same_settings}
-            if gone:
-                text = f"{_mend(stage, [roles.control])}run {and_list(list(gone))} as well"
-                seeds = tuple(sorted({seed for of_arm in gone.values() for seed in of_arm}))
-                return NextStep(NextKind.SEEDS, text, name, (roles.control, *gone), seeds)
+            if others := {arm: seeds for arm, seeds in stage.not_run.items() if arm not in stage.same_settings}:
+                text = f"{_mend(stage, [roles.control])}run {and_list(list(others))} as well"
+                seeds = tuple(sorted({seed for of_arm in others.values() for seed in of_arm}))
+                return NextStep(NextKind.SEEDS, text, name, (roles.control, *others), seeds)
         only = all(stage.arms == [roles.control] for stage in stages.values())
         why = f"there is only {roles.control}" if only else f"all have the settings of {roles.control}"
         return NextStep(NextKind.ELSEWHERE, f"run another arm: {why}")

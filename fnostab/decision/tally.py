@@ -25,12 +25,14 @@ class Stage:
     Attributes:
         known_missing: missing seeds of the study by arm. None if unknown; gaps in the seeds then count as missing.
         same_settings: arms with the settings of another, each with that arm; they are not compared.
+        not_asked: arms of the study that nobody has asked to run.
     """
 
     name: str
     trials: tuple[TrialRow, ...]
     known_missing: Mapping[str, tuple[int, ...]] | None = None
     same_settings: Mapping[str, str] = field(default_factory=dict)
+    not_asked: tuple[str, ...] = ()
 
     @cached_property
     def _by_arm(self) -> dict[str, list[TrialRow]]:
@@ -87,6 +89,12 @@ class Stage:
     def gone(self) -> dict[str, tuple[int, ...]]:
         """Arms without any trial left, with their planned seeds."""
         return {arm: seeds for arm, seeds in self.all_missing.items() if arm not in self._by_arm}
+
+    @property
+    def not_run(self) -> dict[str, tuple[int, ...]]:
+        """Arms of the study without any trial, with the seeds at which they can be compared with the others."""
+        seeds = tuple(sorted({trial.seed for trial in self.trials}))
+        return {arm: self.gone.get(arm, seeds) for arm in (*self.gone, *self.not_asked)}
 
 
 @dataclass(frozen=True)

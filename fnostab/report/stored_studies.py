@@ -184,7 +184,8 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
     there = {(row.arm, row.seed) for row in rows}
     missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
-    return Stage(name, tuple(rows), missing if asked else None, record.spec.same_settings)
+    not_asked = tuple(arm for arm in record.spec.arms if arm not in asked) if asked else ()
+    return Stage(name, tuple(rows), missing if asked else None, record.spec.same_settings, not_asked)
 
 
 def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:

@@ -460,7 +460,7 @@ STEPS = [
         [arm("control", 5, 5), [replace(t, outcome=Outcome.INFRA_ERROR) for t in arm("arch", 10)]],
         "fix what stops arch (infra_error), then rerun the 10 trials of arch without an outcome; "
         "trials that were given up need a higher --attempts",
-        "--seeds 10 --arms arch",
+        "--seeds 10 --arms control,arch",
     ),
     (
         [arm("control", 5, 5), arm("arch", oom=2)],
@@ -484,7 +484,7 @@ STEPS = [
         ],
         "fix what stops arch (infra_error), then rerun the 3 trials of arch without an outcome; "
         "trials that were given up need a higher --attempts",
-        "--seeds 4 --arms arch",
+        "--seeds 10 --arms control,arch",
     ),
     (
         [arm("control", 8, 12), arm("arch", 13, oom=7)],
@@ -513,6 +513,8 @@ def test_arms_of_which_nothing_was_run_are_the_next_step_of_a_study_with_control
     step = verdict_of(half, roles=Roles("control")).next
     assert step.text == "run clip as well"
     assert command_of(step, Source({"a": Place("my.yaml")})) == "fnostab run my.yaml --seeds 2 --arms control,clip"
+    alone = Stage("a", tuple(arm("control", 2)), known_missing={}, not_asked=("clip",))
+    assert verdict_of(alone, roles=Roles("control")).next == replace(step, arms=("control", "clip"))
 
 
 @pytest.mark.parametrize(
