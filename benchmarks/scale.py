@@ -23,7 +23,7 @@ import sqlalchemy
 from benchmarks.fault_places import postgresql
 from benchmarks.faults import write_section
 from benchmarks.records import trial_record
-from fnostab.prune import archive_journals, old_journals, plan_thinning, shape_of
+from fnostab.prune import KEPT_AT_MOST, archive_journal, old_journals, shape_of
 from fnostab.ptychography import metric_names
 from fnostab.ptychography.settings import TrialConfig
 from fnostab.record import names
@@ -33,7 +33,7 @@ from fnostab.record.trial import StudySpec
 from fnostab.serve.server import TrackingServer
 from fnostab.serve.settings import ServerSettings
 from fnostab.tracking import free_port, open_store, sync
-from fnostab.tracking.repair.thinning import compact, thin
+from fnostab.tracking.repair.thinning import compact, long_runs, thin
 
 EXPERIMENT, HASH = "scale", "0" * 16
 EPOCHS, STEPS_AN_EPOCH = 20, 430
@@ -123,7 +123,7 @@ def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> No
     """Thin and archive as `fnostab prune` does, and measure the cost."""
     store, now_ms = open_store(database), time.time_ns() // 1_000_000
     started = time.monotonic()
-    list(thin(store, plan_thinning(store, now_ms)[0], shape_of))
+    list(thin(store, long_runs(store, now_ms, KEPT_AT_MOST, None), shape_of))
     cost.thin_s = time.monotonic() - started
     compact(store)
     if store.uri.startswith("postgresql"):
@@ -132,7 +132,7 @@ def thin_and_archive(cost: Cost, output: Path, database: str, before: int) -> No
             connection.exec_driver_sql("VACUUM FULL metrics")
         engine.dispose()
     cost.rows_after, cost.bytes_after = count_rows(database), size(database) - before
-    cost.archive_bytes = sum(each.after for each in archive_journals(old_journals(output, now_ms)[0]))
+    cost.archive_bytes = sum(map(archive_journal, old_journals(output, now_ms)[0]))
 
 
 def write_study(output: Path, trials: int) -> None:

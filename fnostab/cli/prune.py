@@ -11,7 +11,7 @@ import click
 
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.printing import echo
-from fnostab.errors import ConfigError
+from fnostab.errors import ConfigError, JournalError
 from fnostab.record.plurals import counted
 
 if TYPE_CHECKING:
@@ -73,14 +73,16 @@ def _time_ms(text: str) -> int:
 
 
 def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> None:
-    from fnostab.prune import plan_thinning, shape_of
-    from fnostab.tracking.repair.thinning import compact, thin
+    from fnostab.prune import KEPT_AT_MOST, shape_of
+    from fnostab.tracking.repair.thinning import compact, long_runs, thin
 
-    runs, planned = plan_thinning(store, before_ms, experiment)
-    for each in planned:
-        trials = counted(each.runs, "trial")
-        echo(f"{each.experiment}: {trials}, at least {each.deleted:,} of {each.points:,} points to delete")
-    if not planned:
+    runs = long_runs(store, before_ms, KEPT_AT_MOST, experiment)
+    for name in dict.fromkeys(run.experiment for run in runs):
+        points = [n for run in runs if run.experiment == name for n in run.points.values()]
+        trials = counted(sum(run.experiment == name for run in runs), "trial")
+        deleted = sum(points) - KEPT_AT_MOST * len(points)
+        echo(f"{name}: {trials}, at least {deleted:,} of {sum(points):,} points to delete")
+    if not runs:
         echo(f"no long curves of that age in {store.address}")
     elif yes:
         deleted = sum(thin(store, runs, shape_of))
@@ -89,16 +91,22 @@ def _thin(store: Store, before_ms: int, experiment: str | None, yes: bool) -> No
 
 
 def _archive(output: Path, before_ms: int, experiment: str | None, yes: bool) -> list[str]:
-    from fnostab.prune import archive_journals, old_journals
+    """Archive journals; return a message for each that can't be."""
+    from fnostab.prune import archive_journal, old_journals
     from fnostab.record.lines import FILE_NAME
 
     old, refused = old_journals(output, before_ms, experiment)
-    size = sum((directory / FILE_NAME).stat().st_size for directory in old)
+    sizes = {directory: (directory / FILE_NAME).stat().st_size for directory in old}
     if not yes or not old:
-        echo(f"{counted(len(old), 'journal')} of that age in {output}, {size / 1e6:.1f} MB")
+        echo(f"{counted(len(old), 'journal')} of that age in {output}, {sum(sizes.values()) / 1e6:.1f} MB")
         return refused
-    done = list(archive_journals(old))
-    kept = [each for each in done if each.refused is None]
-    before, after = sum(each.before for each in kept), sum(each.after for each in kept)
-    echo(f"{counted(len(kept), 'journal')} in {output} archived: {before / 1e6:.1f} MB, now {after / 1e6:.1f} MB")
-    return refused + [each.refused for each in done if each.refused is not None]
+    before, archived = 0, list[int]()
+    for directory, size in sizes.items():
+        try:
+            archived.append(archive_journal(directory))
+            before += size
+        except JournalError as error:
+            refused.append(str(error))
+    now = f"{before / 1e6:.1f} MB, now {sum(archived) / 1e6:.1f} MB"
+    echo(f"{counted(len(archived), 'journal')} in {output} archived: {now}")
+    return refused

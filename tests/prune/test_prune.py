@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from tracking_helpers import StudyFolder, journal_points, only_trial, runs_of_kind, stored_points, write_trial
 
-from fnostab.prune import KEPT_AT_MOST, old_journals, plan_thinning, shape_of
+from fnostab.prune import KEPT_AT_MOST, old_journals, shape_of
 from fnostab.record import names
 from fnostab.record.journal import Journal
 from fnostab.report import evidence
 from fnostab.tracking import newest_study, open_store, sync, trial_rows
 from fnostab.tracking.read.histories import metric_histories
-from fnostab.tracking.repair.thinning import is_thinned, thin
+from fnostab.tracking.repair.thinning import is_thinned, long_runs, thin
 
 STEPS, SPIKE_AT = 1500, 1230
 
@@ -57,6 +57,10 @@ def long_trial(directory, outcome="converged"):
 @pytest.fixture
 def study(workplace):
     return StudyFolder(workplace / "outputs")
+
+
+def long_ones(store, before_ms=None):
+    return long_runs(store, before_ms or time.time_ns() // 1_000_000, KEPT_AT_MOST, None)
 
 
 def prune(call, store, *more):
@@ -152,7 +156,7 @@ def test_what_runs_may_go_on_or_is_a_verdict_stays(call, store, study, workplace
             store.client.update_run(run.info.run_id, status="RUNNING")
     (parent,) = runs_of_kind(store, names.KIND_STUDY, "unfinished")
     store.client.update_run(parent.info.run_id, status="RUNNING")
-    assert plan_thinning(store, time.time_ns() // 1_000_000)[0] == []
+    assert long_ones(store) == []
     prune(call, store, "--yes", "--only", "points")
     for directory in workplace.glob("outputs/*/*/*-*"):
         experiment, seed = directory.parent.parent.name, directory.name[-1]
@@ -163,15 +167,15 @@ def test_what_runs_may_go_on_or_is_a_verdict_stays(call, store, study, workplace
 def test_only_what_ended_before_the_date(store, study):
     long_trial(study.trial())
     sync(study.folder, store)
-    assert plan_thinning(store, only_trial(store).info.end_time)[0] == []
-    assert len(plan_thinning(store, only_trial(store).info.end_time + 1)[0]) == 1
+    assert long_ones(store, only_trial(store).info.end_time) == []
+    assert len(long_ones(store, only_trial(store).info.end_time + 1)) == 1
 
 
 def test_a_death_between_two_trials_leaves_each_whole_or_thinned(store, study):
     for seed in range(3):
         long_trial(study.trial(seed=seed))
     sync(study.folder, store)
-    runs, _ = plan_thinning(store, time.time_ns() // 1_000_000)
+    runs = long_ones(store)
     thinning = thin(store, runs, shape_of)
     next(thinning)
     thinning.close()
@@ -179,7 +183,7 @@ def test_a_death_between_two_trials_leaves_each_whole_or_thinned(store, study):
     lengths = sorted(len(steps) for steps, _ in histories.values())
     assert lengths[0] <= KEPT_AT_MOST
     assert lengths[1:] == [STEPS, STEPS]
-    assert len(plan_thinning(store, time.time_ns() // 1_000_000)[0]) == 2
+    assert len(long_ones(store)) == 2
 
 
 def test_the_shape_of_a_curve_with_gaps():
