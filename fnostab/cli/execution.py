@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import re
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
 from rich.console import Console
 
-from fnostab.cli.launchers import make_launcher
-from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
-from fnostab.errors import ConfigError, LaunchError, TrackingError, UnknownSettingError
+from fnostab.cli.options import parse_settings
+from fnostab.errors import ConfigError, LaunchError, TrackingError
 from fnostab.record.plurals import counted
-from fnostab.show.console import timed
+from fnostab.show.console import say, timed
 from fnostab.startup import imports_that_stay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from fnostab.launch.launcher import Launcher
     from fnostab.launch.run import StudyRun
+    from fnostab.launch.slurm.launcher import SlurmLauncher
     from fnostab.study.study import Study
-
-_ASSIGNMENT = re.compile(r"[\w.-]+=.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,25 +93,37 @@ def execute(options: RunOptions, console: Console) -> StudyRun:
 
 
 def show_dry_run(options: RunOptions, console: Console) -> None:
-    """Show which trials would be started; start and write nothing.
+    """Print how many trials would be started, and how. Only journals are read; nothing is written.
 
     Raises:
         FnostabError: the study could not be started.
     """
-    from fnostab.launch.dry_run import dry_run
     from fnostab.launch.retries import ATTEMPTS, Retries
 
-    loaded, arms, launcher = _resolve(options, console, starts=False)
-    dry_run(
-        loaded,
-        experiment=options.experiment or loaded.file.name,
-        output=options.output,
-        seeds=options.seeds,
-        arms=arms,
-        launcher=launcher,
-        retries=Retries(options.attempts or ATTEMPTS, options.retry_oom),
-        console=console,
-    )
+    study, arms, launcher = _resolve(options, console, starts=False)
+    experiment, output = options.experiment or study.file.name, options.output.absolute()
+    retries = Retries(options.attempts or ATTEMPTS, options.retry_oom)
+    folder = study.folder(output, study.spec(experiment).experiment)
+    trials = study.trials(experiment, output, arms=arms, seeds=options.seeds)
+    study.task.check_start([trial.spec for trial in trials], here=launcher.here, lockstep=launcher.lockstep)
+    for trial in trials:
+        trial.update()
+    wanted = [trial for trial in trials if retries.wants(trial)]
+    commands: dict[str, str] = {}
+    for trial in wanted:
+        if trial.spec.argv:
+            commands.setdefault(trial.spec.arm, shlex.join(trial.spec.argv))
+    lines = [f"study {study.described} in experiment {experiment}, journals in {folder}", *study.twins(arms)]
+    if given_up := [trial for trial in trials if retries.gave_up(trial)]:
+        first, most = given_up[0], max(trial.fruitless for trial in given_up)
+        lines.append(
+            f"{len(given_up)} of {counted(len(trials), 'trial was', 'trials were')} given up, such as {first.name}: "
+            f"{first.outcome} ({first.reason}); --attempts {most + ATTEMPTS} retries them"
+        )
+    side_by_side = f", {launcher.jobs} side by side:" if wanted else ""
+    lines.append(f"{len(wanted)} of {counted(len(trials), 'trial')} would be started{side_by_side}")
+    lines += filter(None, [launcher.preview(wanted)])
+    say(console, *lines, *(["first command of each arm:", *commands.values()] if commands else []))
 
 
 def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> tuple[Study, tuple[str, ...], Launcher]:
@@ -129,8 +136,6 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
     on_cluster = make_launcher(options.launcher, options.cluster, options.jobs, starts=starts)
     arms, profile = options.arms, options.profile
     if options.from_experiment:
-        from fnostab.cli.run_from import load_after
-
         loaded, deserving = load_after(options, console)
         arms = arms or tuple(deserving)
     else:
@@ -155,6 +160,60 @@ def _resolve(options: RunOptions, console: Console, *, starts: bool = True) -> t
     jobs = options.jobs or default_jobs(takes.gpu, one_a_core=takes.one_a_core)
     live = options.once and loaded.task.name == "command"
     return loaded, arms, LocalLauncher(jobs, takes.gpu, options.lockstep or 1, live=live)
+
+
+def make_launcher(name: str, cluster: str | None, jobs: int | None, *, starts: bool = True) -> SlurmLauncher | None:
+    """Make the launcher that the options name; None for processes of this machine.
+
+    A launcher that only shows trials, without ``starts``, needs no Slurm.
+
+    Raises:
+        FnostabError: the cluster file is not accepted, or jobs can't be submitted from here.
+    """
+    if name == "local":
+        if cluster:
+            raise ConfigError(f"--cluster {cluster} needs --launcher slurm: add that, or leave --cluster out")
+        return None
+    from fnostab.launch.slurm.cluster import ClusterFile, read_cluster_file
+    from fnostab.launch.slurm.launcher import SlurmLauncher
+
+    return SlurmLauncher(read_cluster_file(cluster) if cluster else ClusterFile(), jobs, starts=starts)
+
+
+def load_after(options: RunOptions, console: Console) -> tuple[Study, list[str]]:
+    """Load the study that the newest verdict on `from_experiment` asks for, and choose its arms.
+
+    Raises:
+        LaunchError: the verdict asks for something else first.
+        FnostabError: there is no such experiment, no verdict that can be read, or a setting is not accepted.
+    """
+    from fnostab.study.file import read_study_file
+    from fnostab.tasks.registry import hook, make_task
+    from fnostab.tracking import existing_store, find_experiment, newest_study, newest_verdict
+
+    experiment = options.from_experiment or ""
+    if Path(experiment).suffix in (".csv", ".json"):
+        raise LaunchError(
+            f"--from {experiment}: a file holds no settings to continue with; give the name of an MLflow experiment "
+            "that `fnostab decide --experiment` judged"
+        )
+    file = read_study_file(options.study)
+    store = existing_store(options.tracking_uri)
+    experiment_id = find_experiment(store, experiment)
+    verdict = newest_verdict(store, experiment_id)
+    if not verdict.stage_b:
+        raise LaunchError(
+            f"--from {experiment}: its newest verdict, {verdict.verdict} (run {verdict.run_id}), asks for no deep "
+            f"test; its next step: {verdict.next_step}"
+        )
+    earlier = newest_study(store, experiment_id, verdict.study_runs.a).spec
+    arms = ", ".join(verdict.stage_b)
+    say(console, f"arms {arms} of {experiment}, by its verdict {verdict.verdict} (run {verdict.run_id})")
+    deep_study = hook(file.task_name, "after")
+    if deep_study is None:
+        raise LaunchError(f"--from: {options.study} is of task {file.task_name}, which has no follow-up studies")
+    of_epochs = {} if options.epochs is None else {make_task(earlier.task).epochs: options.epochs}
+    return deep_study(file, earlier, options.profile, of_epochs | parse_settings(options.settings)), verdict.stage_b
 
 
 def insist_on_results(result: StudyRun) -> None:
@@ -182,92 +241,6 @@ def insist_on_results(result: StudyRun) -> None:
     if len(result.trials) == 1:
         who = f"{first.name} ended without a result"
     raise LaunchError(f"{who}: {first.outcome} ({first.reason}){output}; fix that, then {again}")
-
-
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command: gather and parse its options that are fields of `RunOptions`, and pass these as ``options``.
-
-    Undeclared options are settings, since `mlflow run -P` passes parameters so.
-    """
-    names = {each.name for each in fields(RunOptions)}
-
-    @click.pass_context
-    @functools.wraps(command)
-    def gathered(context: click.Context, /, **given: Any) -> None:
-        own = {name: given.pop(name) for name in names if name in given}
-        own["seeds"] = parse_seeds(own.get("seeds"))
-        own["arms"] = tuple(parse_names(own.get("arms")))
-        own |= {name: positive(name, own[name]) for name in ("epochs", "jobs", "lockstep", "attempts") if name in own}
-        study, assignments = _study_and_assignments(context, own.pop("study"))
-        settings = (*assignments, *own.pop("settings"))
-        try:
-            command(options=RunOptions(study=study, settings=settings, **own), **given)
-        except UnknownSettingError as error:
-            similar = _similar_option(context, error.setting)
-            if similar and any(setting.partition("=")[0] == error.setting for setting in settings):
-                raise click.UsageError(
-                    f"{error.setting!r} is not a setting (did you mean {similar}?)", context
-                ) from None
-            raise
-
-    return gathered
-
-
-def _study_and_assignments(context: click.Context, study: str | None) -> tuple[str, list[str]]:
-    """Return the argument STUDY, empty without one, and settings; click takes a first word ``--lr`` for STUDY too."""
-    words, assignments = split_words([study, *context.args] if study else context.args, context)
-    required = any(isinstance(each, click.Argument) and each.required for each in context.command.params)
-    if required and not words:
-        raise click.UsageError("Missing argument 'STUDY'", context)
-    wrong = words[1:]
-    if words and _ASSIGNMENT.fullmatch(words[0]) and not Path(words[0]).exists():
-        wrong = words
-    if wrong:
-        raise _unknown(wrong[0], context)
-    return (words or [""])[0], assignments
-
-
-def split_words(words: Sequence[str], context: click.Context | None = None) -> tuple[list[str], list[str]]:
-    """Split the words that click left over into arguments and assignments: ``--lr 0.1`` is ``lr=0.1``.
-
-    Args:
-        words: words of the command line; ``--set.lr 0.1`` is the same as ``--lr 0.1``.
-        context: context of the command, whose options an error suggests.
-
-    Raises:
-        click.UsageError: an option has no value.
-    """
-    others, assignments = list[str](), list[str]()
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--") or not name:
-            others.append(word)
-            continue
-        following = value if equals else next(rest, None)
-        if following is None or (not equals and following.startswith("--")):
-            similar = _similar_option(context, name)
-            raise click.UsageError(f"{word} has no value" + (f" (did you mean {similar}?)" if similar else ""), context)
-        assignments.append(f"{name.removeprefix('set.')}={following}")
-    return others, assignments
-
-
-def _unknown(word: str, context: click.Context) -> click.UsageError:
-    """Make the error for a word that is neither an option nor a setting."""
-    name, equals, value = word.lstrip("-").partition("=")
-    if equals:
-        option = _similar_option(context, name) or f"--{name}"
-        return click.UsageError(f"unknown argument {word!r}: write {option} {value}", context)
-    similar = _similar_option(context, name) if word.startswith("-") else ""
-    hint = f" (did you mean {similar}?)" if similar else "; a setting is written --name VALUE"
-    return click.UsageError(f"unknown argument {word!r}{hint}", context)
-
-
-def _similar_option(context: click.Context | None, name: str) -> str:
-    """Find the option of a command whose name is most similar to ``name``; empty if none is similar."""
-    parameters = context.command.params if context else []
-    options = [o.removeprefix("--") for each in parameters if isinstance(each, click.Option) for o in each.opts]
-    return next((f"--{option}" for option in get_close_matches(name, options, n=1)), "")
 
 
 def refuse_in_a_chain(chain: str, **given: object) -> None:

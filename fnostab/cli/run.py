@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fnostab.cli.execution import RunOptions, execute, insist_on_results, run_options, show_dry_run
+from fnostab.cli.execution import RunOptions, execute, insist_on_results, show_dry_run
 from fnostab.cli.options import (
     ARMS,
     CLUSTER,
@@ -24,6 +24,7 @@ from fnostab.cli.options import (
     TRACKING_URI,
     parse_looks,
 )
+from fnostab.cli.run_options import run_options
 from fnostab.errors import ConfigError, DecisionError, FnostabError
 from fnostab.record.plurals import counted
 from fnostab.show.console import Console, say

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from fnostab.cli.execution import RunOptions, run_options
+from fnostab.cli.execution import RunOptions
 from fnostab.cli.options import EPOCHS, EXPERIMENT, OUTPUT, PROFILE, SET, TRACKING_URI
 from fnostab.cli.run import run_and_report
+from fnostab.cli.run_options import run_options
 from fnostab.errors import ConfigError
 from fnostab.show.notifying import VARIABLE
 from fnostab.startup import imports_that_stay

@@ -3,8 +3,8 @@
 import click
 import pytest
 
-from fnostab.cli.execution import split_words
 from fnostab.cli.options import parse_names, parse_seeds, parse_settings, positive
+from fnostab.cli.run_options import split_words
 from fnostab.errors import ConfigError
 
 

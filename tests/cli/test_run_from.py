@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fnostab.cli.execution import RunOptions
+from fnostab.cli.execution import RunOptions, load_after
 from fnostab.cli.options import parse_settings
-from fnostab.cli.run_from import load_after
 from fnostab.record import names
 from fnostab.study.study import load_study
 from fnostab.tracking import find_experiment, log_verdict, newest_study, newest_verdict, open_store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fnostab.cli.execution import RunOptions, execute, run_options
+from fnostab.cli.execution import RunOptions, execute
 from fnostab.cli.options import (
     ARMS,
     CLUSTER,
@@ -24,6 +24,7 @@ from fnostab.cli.options import (
     TRACKING_URI,
     parse_settings,
 )
+from fnostab.cli.run_options import run_options
 from fnostab.errors import ConfigError, LaunchError, os_errors_as
 from fnostab.ptychography.cli.activations_text import INITIALISATION, TRAINED, block_table, drift_table
 from fnostab.record.safe_files import write_whole

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from fnostab.cli.decide import show
-from fnostab.cli.execution import RunOptions, execute, insist_on_results, refuse_in_a_chain
-from fnostab.cli.launchers import make_launcher
+from fnostab.cli.execution import RunOptions, execute, insist_on_results, make_launcher, refuse_in_a_chain
 from fnostab.ptychography.task import profile_for
 from fnostab.record.settings import seeds_text
 from fnostab.report.stored_studies import Judged, StoredStudies, judge_and_record
