@@ -56,7 +56,8 @@ class OptimizerWatch:
         self._places = places
         self._handles: list[Any] = []
         self._loss: Tensor | None = None  # of the backward passes since the last step
-        self._backwards = 0
+        self._backwards: int | Tensor = 0
+        self._version = 0  # of the first gradient, after the last backward pass
         self._unseen_loss = False
         self._before: Step | None = None  # norms before clipping, of the last backward pass
         self._is_due = False
@@ -102,12 +103,17 @@ class OptimizerWatch:
             for p in group["params"]
         ]
 
+    @torch.no_grad()
     def start_backward(self) -> None:
-        """Note that a backward pass begins; earlier losses count only if their gradients still exist."""
-        if self._loss is not None or self._unseen_loss:
-            parameters = (p for group in self.optimizer.param_groups for p in group["params"])
-            if all(p.grad is None for p in parameters):
-                self._forget_loss()
+        """Note that a backward pass begins; losses whose gradients were removed or set to zero do not count."""
+        if self._loss is None and not self._unseen_loss:
+            return
+        gradients = [p.grad for p in with_gradient(self.optimizer) if p.grad is not None]
+        if not gradients:
+            self._forget_loss()
+        elif self._loss is not None and gradients[0]._version != self._version:
+            kept = total_norm(tensor_norms(gradients)).to(self._loss.device) != 0
+            self._loss, self._backwards = torch.where(kept, self._loss, 0), self._backwards * kept
 
     @torch.no_grad()
     def end_backward(self, loss: Tensor | None) -> None:
@@ -126,6 +132,7 @@ class OptimizerWatch:
                 scale = scaler._scale.clone()
                 norm = norm / scale.to(norm)
             self._before = Step(norm=norm, scale=scale, tensor_norms=norms, parameters=parameters)
+            self._version = parameters[0].grad._version  # type: ignore[union-attr]
 
     def announce(self) -> None:
         """Note that Lightning is about to make a step."""

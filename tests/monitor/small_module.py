@@ -94,12 +94,12 @@ class Small(lightning.LightningModule):
 class Gan(lightning.LightningModule):
     """A generator's and a critic's steps, the critic twice as often."""
 
-    def __init__(self, *, toggles=False, spoilt=None):
+    def __init__(self, *, toggles=False, to_none=True, spoilt=None):
         super().__init__()
         self.automatic_optimization = False
         torch.manual_seed(0)
         self.g, self.d = nn.Linear(3, 3), nn.Linear(3, 1)
-        self.toggles, self.spoilt = toggles, spoilt
+        self.toggles, self.to_none, self.spoilt = toggles, to_none, spoilt
         self.losses = {"g": [], "d": []}
 
     def training_step(self, batch, batch_idx):
@@ -113,7 +113,7 @@ class Gan(lightning.LightningModule):
     def made(self, name, optimizer, loss):
         if self.toggles:
             self.toggle_optimizer(optimizer)
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=self.to_none)
         self.losses[name].append(float(loss.detach()))
         self.manual_backward(loss)
         optimizer.step()

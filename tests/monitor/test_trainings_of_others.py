@@ -500,14 +500,16 @@ def test_two_backwards_a_step():
     assert sink.values(names.GRAD_NORM) == pytest.approx(module.true)
 
 
-def test_a_backward_whose_gradient_was_thrown_away_is_no_part_of_the_loss():
+@pytest.mark.parametrize("to_none", [True, False])
+@pytest.mark.parametrize("factor", [1000, NAN])
+def test_a_backward_whose_gradient_was_thrown_away_is_no_part_of_the_loss(to_none, factor):
     class Probes(Manual):
         def training_step(self, batch, batch_idx):
-            self.manual_backward(1000 * self.compute_loss(batch))
-            self.optimizers().zero_grad()
+            self.manual_backward(factor * self.compute_loss(batch))
+            self.optimizers().zero_grad(set_to_none=to_none)
             self.manual_backward(super().training_step(batch, batch_idx))
             self.optimizers().step()
-            self.optimizers().zero_grad()
+            self.optimizers().zero_grad(set_to_none=to_none)
 
     _, sink = watched(module := Probes(), 4)
     assert sink.values(names.TRAIN_LOSS) == list(map(float, module.losses))
@@ -544,9 +546,9 @@ def test_lbfgs_makes_one_step_of_many_evaluations(manual, line_search):
     assert monitor.outcome is Outcome.CONVERGED
 
 
-@pytest.mark.parametrize("toggles", [False, True])
-def test_two_optimisers_have_each_its_own_loss_and_steps(toggles):
-    module = Gan(toggles=toggles)
+@pytest.mark.parametrize(("toggles", "to_none"), [(False, True), (True, True), (False, False)])
+def test_two_optimisers_have_each_its_own_loss_and_steps(toggles, to_none):
+    module = Gan(toggles=toggles, to_none=to_none)
     monitor, sink = watched(module, 6)
     assert sink.curve(names.TRAIN_LOSS) == [(i, pytest.approx(x)) for i, x in enumerate(module.losses["g"])]
     second = sink.curve(f"{names.TRAIN_LOSS}/optimizer_1")
