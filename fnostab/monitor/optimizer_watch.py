@@ -30,6 +30,7 @@ class OptimizerWatch:
     Attributes:
         block: steps not yet read.
         made: steps of the current batch.
+        steps: number of steps made so far.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class OptimizerWatch:
         self._trainer = trainer
         self._module = module
         self._index = index
-        self._number = 0  # number of the next step
+        self.steps = 0
         self._weight_norms = weight_norms
         self._statistics = statistics
         self._places = places
@@ -66,7 +67,7 @@ class OptimizerWatch:
 
     def attach(self, number: int) -> None:
         """Start watching at step ``number``. Without torch's hooks, the clipped gradient can't be read."""
-        self._number = number
+        self.steps = number
         if hasattr(self.optimizer, "register_step_pre_hook"):
             self._handles = [
                 self.optimizer.register_step_pre_hook(self._before_step),
@@ -207,7 +208,7 @@ class OptimizerWatch:
         rate = self.optimizer.param_groups[0].get("lr")  # None if it takes none, as Adafactor may
         if isinstance(rate, Tensor):
             rate = rate.detach().clone()  # read with the block; a schedule changes it in place
-        step = Step(rate, self._index, self._number, self.batch, self.epoch, loss=loss, place=next(self._places))
+        step = Step(rate, self._index, self.steps, self.batch, self.epoch, loss=loss, place=next(self._places))
         fraction = getattr(self._module, "clip_fraction", None)
         if isinstance(fraction, Tensor | float | int):
             step.fraction = fraction if isinstance(fraction, Tensor) else torch.tensor(float(fraction))
@@ -255,7 +256,7 @@ class OptimizerWatch:
         if step is not None:
             self.block.append(step)
             self.made.append(step)
-            self._number += 1
+            self.steps += 1
         self._step = None
 
     def loss_under_way(self) -> Tensor | None:

@@ -4,13 +4,14 @@ Works with any LightningModule: ``Trainer(callbacks=[StabilityMonitor()])``. Wit
 records the loss, the gradient norm before and after clipping, the clipped fraction and the learning
 rate of every step.
 
-A step never waits for the device. Measurements stay on the device until a block of steps is
-read at once; the step of the first non-finite value is exact nevertheless. A non-finite loss or
+A step never waits for the device. Measurements stay on the device until a block of steps, or those of the
+last second, are read at once; the step of the first non-finite value is exact nevertheless. A non-finite loss or
 gradient never reaches the weights (`nonfinite_guard`).
 """
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -40,6 +41,7 @@ from fnostab.record.program_journal import Recording
 from fnostab.record.recorder import AFTER_FAILURE_VARIABLE, session_sink
 
 CHECKPOINT_KEY = "fnostab.monitors"
+READ_S = 1.0  # longest time between two reads from the device, for those who watch and for a process that dies
 UNKNOWN_WINDOW_STEPS = 100  # if the length of the training is unknown
 NOTHING_SEEN = "no optimiser step was observed: a step is a call of `step` of one of the Trainer's optimisers"
 
@@ -70,7 +72,8 @@ class StabilityMonitor(Callback):
         baseline: validation loss of an output that has learnt nothing. None uses that of the rules; without
             either, `stagnated` is not judged.
         warmup_steps: steps during which a constant output never ends the training early.
-        block_steps: steps between two reads from the device.
+        block_steps: steps after which a failure ends the training; they are read from the device then, and once a
+            second.
         after_failure: "stop" ends the training at a certain failure, "continue" does not. None follows the
             study file, and stops outside a study.
         layer_norms_every: interval in steps between records of every layer's gradient norm; None for no records.
@@ -128,6 +131,8 @@ class StabilityMonitor(Callback):
         self._taken_by_epoch: set[str] | None = None  # names taken at the end of the epoch; None within one
         self._validation_names: set[str] = set()  # logged by the Trainer's validations
         self._scheduled = math.inf
+        self._block_began = 0  # steps by then
+        self._read_s = 0.0
 
     @property
     def outcome(self) -> Outcome:
@@ -209,6 +214,7 @@ class StabilityMonitor(Callback):
         )
         self._writer.event(names.STARTED_EVENT, {"scheduled_steps": scheduled, "guard": self.guard})
         self._watches.attach(self.curves)
+        self._begin_block()
         self._epoch_began = self.steps_read, dict(trainer.callback_metrics)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -236,10 +242,13 @@ class StabilityMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._watches.end_batch()
-        if self._watches.unread_steps >= self.block_steps:
+        if self._watches.steps - self._block_began >= self.block_steps:
             self._read_block(trainer)
+        elif time.monotonic() - self._read_s > READ_S:
+            self._read()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read()
         self._logged_before = dict(trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -317,7 +326,7 @@ class StabilityMonitor(Callback):
         self._conclude(trainer, max(self.steps_read - 1, 0))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._watches.read(self.curves)
+        self._begin_block()
         if not self._result.ended:
             self._take_logged_by_epoch(trainer)
         # Keyed by position: Lightning's own state dict allows only one callback per class
@@ -340,8 +349,17 @@ class StabilityMonitor(Callback):
 
     # Reading and judging
 
-    def _read_block(self, trainer: Trainer) -> None:
+    def _read(self) -> None:
         self._watches.read(self.curves)
+        self._read_s = time.monotonic()
+
+    def _begin_block(self) -> None:
+        self._read()
+        self._block_began = self._watches.steps
+
+    def _read_block(self, trainer: Trainer) -> None:
+        """Read, and end a failed training: only at the end of a block, so that when does not depend on the clock."""
+        self._begin_block()
         if self.after_failure == "stop" and any(curve.failed_now for curve in self.curves):
             trainer.should_stop = True
 

@@ -66,9 +66,9 @@ class Watches:
         return sorted((step for watch in self._watches for step in watch.made), key=lambda step: step.place)
 
     @property
-    def unread_steps(self) -> int:
-        """Largest number of unread steps of any optimiser."""
-        return max((len(watch.block) for watch in self._watches), default=0)
+    def steps(self) -> int:
+        """Largest number of steps made by any optimiser."""
+        return max((watch.steps for watch in self._watches), default=0)
 
     def attach(self, curves: Sequence[Curve]) -> None:
         """Start watching each optimiser at its curve's next step."""

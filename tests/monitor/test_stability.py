@@ -6,12 +6,13 @@ import statistics
 
 import pytest
 import torch
+from lightning import Callback
 from small_module import FUSED_ADAM, INF, NAN, Recorder, Small, batches, fit, fused, make_trainer
 from waiting import Reads, Waits
 
 from fnostab import live_sink
 from fnostab.errors import ConfigError
-from fnostab.monitor import StabilityMonitor
+from fnostab.monitor import StabilityMonitor, stability
 from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.journal import Journal, read_journal
@@ -344,7 +345,8 @@ def test_the_tail_of_the_gradient_norm_is_that_of_the_last_half():
     [FUSED_ADAM, lambda p: torch.optim.AdamW(p, lr=torch.tensor(0.01), fused=True)],
     ids=["rate is a number", "rate is a tensor"],
 )
-def test_the_device_is_read_once_a_block_and_never_else(optimizer, clip):
+def test_the_device_is_read_once_a_block_and_never_else(optimizer, clip, monkeypatch):
+    monkeypatch.setattr(stability, "READ_S", INF)
     per_step = []
 
     class Counted(Small):
@@ -370,6 +372,33 @@ def test_the_device_is_read_once_a_block_and_never_else(optimizer, clip):
     reading = [step for step, count in enumerate(waited[:-1]) if count]  # after the last, the epoch ends
     assert reading == [7, 15]
     assert monitor.steps_read == 20
+
+
+@pytest.mark.parametrize("read_s", [0.0, INF])
+def test_slow_steps_are_recorded_before_their_block_ends_but_only_its_end_ends_a_failed_training(read_s, monkeypatch):
+    monkeypatch.setattr(stability, "READ_S", read_s)
+    recorded = []
+
+    class Looks(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            recorded.append(len(monitor.sink.values(names.TRAIN_LOSS)))
+
+    monitor = StabilityMonitor(Recorder(), block_steps=8)
+    fit(Small(add_to_loss={3: NAN}), [monitor, Looks()], 20)
+    assert recorded == ([0] * 7 + [8] if read_s else [1, 2, 3, 4, 5, 6, 7, 8])
+
+
+def test_what_was_recorded_before_a_validation_is_all_steps():
+    class Looks(Callback):
+        def on_validation_start(self, trainer, pl_module):
+            assert monitor.sink.curve(names.TRAIN_LOSS)[-1][0] == trainer.global_step - 1
+
+    class Validates(Small):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    monitor = StabilityMonitor(Recorder())
+    fit(Validates(), [monitor, Looks()], 5, epochs=2)
 
 
 # What becomes of a training
