@@ -313,7 +313,8 @@ class StabilityMonitor(Callback):
         else:
             judgement = Judgement(outcome_of(exception))
             self._end(judgement.outcome)
-        if not (isinstance(exception, SystemExit) and self.sink is self._found):  # a program's exit status tells
+        exits = isinstance(exception, SystemExit) and not trainer.received_sigterm
+        if not (exits and self.sink is self._found):  # a program's exit status tells
             self._tell_end(judgement, one_line(exception))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 import pickle
+import signal
 
 import pytest
 import torch
@@ -1026,6 +1027,21 @@ def test_in_a_study_its_own_rules_judge(tmp_path, monkeypatch, validations, opti
     assert tags.get(names.OUTCOME) == announced
     assert (names.FAILURE_STEP in tags) is (announced is not None)
     assert not tags.keys() & {names.RULES_HELD, names.NOT_JUDGED}  # or a restart would judge by other rules
+
+
+def test_inside_a_study_a_training_that_a_signal_ended_is_no_success(tmp_path, monkeypatch):
+    class Signalled(Small):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            if batch_idx == 5:
+                signal.raise_signal(signal.SIGTERM)  # Lightning then raises SystemExit, and the exit status is 0
+
+    with Journal(tmp_path) as journal:
+        journal.event(names.TAGS_EVENT, {names.OWNER: "1@here", ATTEMPT: "first"})
+    monkeypatch.setenv("FNOSTAB_JOURNAL", str(tmp_path))
+    monkeypatch.setenv("FNOSTAB_TOKEN", "first")
+    with pytest.raises(SystemExit):
+        fit(Signalled(), StabilityMonitor(), 10)
+    assert read_recorded(tmp_path).seen == (Outcome.KILLED, "SIGTERMException")
 
 
 @pytest.mark.parametrize(
