@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fnostab.record.outcomes import TRAINING_OUTCOMES, Outcome
+from fnostab.record.progress import TrialProgress
 from fnostab.record.trial import TrialSpec
 from fnostab.tasks.registry import make_task
 
@@ -28,8 +29,10 @@ def train_files(paths: Sequence[Path]) -> int:
     keep_freed_memory()
     signal.signal(signal.SIGTERM, _terminate)  # from here on, a journal can record the end
     outcomes = make_task(specs[0].task).run(specs, [path.parent for path in paths])
-    for spec, outcome in zip(specs, outcomes, strict=True):
-        print(f"{spec.name}: {outcome or Outcome.INFRA_ERROR}")
+    for spec, path, outcome in zip(specs, paths, outcomes, strict=True):
+        trial = TrialProgress(spec, path.parent)
+        trial.update()
+        print(f"{trial.name}: {outcome or Outcome.INFRA_ERROR}{trial.where_failed}")
     return 0 if all(outcome in TRAINING_OUTCOMES for outcome in outcomes) else 1
 
 

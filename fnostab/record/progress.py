@@ -87,6 +87,11 @@ class TrialState:
         return self.settled is not None and not self.excluded
 
     @property
+    def where_failed(self) -> str:
+        """Step of its failure, as " at step 5"; empty without one."""
+        return "" if self.failure_step is None else f" at step {self.failure_step}"
+
+    @property
     def waits(self) -> str:
         """Activity of a running trial that records no steps, "starting" or "repeats 500"; else empty."""
         if not self.running or self.step is not None:

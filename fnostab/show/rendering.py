@@ -106,10 +106,9 @@ def summary(study: StudyState) -> str:
 
 def line_of_end(trial: TrialState) -> str:
     """Describe the end of a trial in one line."""
-    where = f" at step {trial.failure_step}" if trial.failure_step is not None else ""
     why = f" ({trial.reason})" if trial.reason else ""
     took = f", {duration(trial.seconds)}" if trial.seconds is not None else ""
-    return f"{trial.name}: {trial.settled}{where}{why}{took}"
+    return f"{trial.name}: {trial.settled}{trial.where_failed}{why}{took}"
 
 
 def line_of_progress(trial: TrialState) -> str:

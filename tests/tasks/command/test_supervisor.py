@@ -445,3 +445,10 @@ def test_a_new_attempt_ends_what_one_left_whose_supervisor_died(tmp_path):
     wait_for(lambda: not left[0].is_running() or left[0].status() == psutil.STATUS_ZOMBIE)
     again.terminate()
     again.wait()
+
+
+def test_the_last_line_of_a_trials_process_names_the_step_of_its_failure(tmp_path):
+    trial = Trial(tmp_path, recorded("rec.step(0, loss=1)", "rec.step(1, loss=float('nan'))"))
+    command = [sys.executable, "-m", "fnostab", "train", "--trial", str(trial.directory / "trial.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "a-3: nonfinite at step 1"
