@@ -102,7 +102,7 @@ class Observed:
         if not self.validations and len(validations) >= 3:
             note = f"exploded: on the training loss of each epoch, no {self.val_loss_name!r} was logged"
             judgement = replace(judgement, not_judged=(*judgement.not_judged, note))
-        return judge_end(judgement, self.validations, self.rules, losses)
+        return judge_end(judgement, self.validations, self.rules, losses, last_scheduled_step)
 
     def summary(self, failure_step: int | None) -> dict[str, float]:
         """Summary metrics of the whole training run; finite values only."""

@@ -15,7 +15,7 @@ SHARE_OF_STEPS = 0.1  # window over which the level of the training loss is take
 LEAST_STEPS = 8  # the same for a short training
 WITHOUT_TRAINING = 10  # multiple of its progress at which a loss has exploded, without a training loss
 AT_THE_END = 10  # multiple of the distance from its best to its median at which a training loss has exploded
-LAST_STEPS = 2  # of a training, which must have such losses
+LAST_STEPS = 2  # of a training, which must have such losses; one suffices where it stopped before its scheduled end
 
 
 def exploded_at(
@@ -48,16 +48,20 @@ def exploded_at(
     return exploded
 
 
-def explosion_at_end(validations: Sequence[Validation], training: Sequence[float]) -> tuple[int, int] | None:
+def explosion_at_end(
+    validations: Sequence[Validation], training: Sequence[float], *, stopped_short: bool = False
+) -> tuple[int, int] | None:
     """Find an explosion of the training loss in its last steps, which no validation followed.
 
     A training that explodes often ends, or is ended, before its next validation. Its last losses, two at least, then
     are the highest of all, lie above the start by more than the best lies below it, and above the median by
-    `AT_THE_END` times as much as the best lies below that.
+    `AT_THE_END` times as much as the best lies below that. A single one may be chance where a training ends as
+    scheduled, but is the likely reason why one stops before.
 
     Args:
         validations: a later one whose loss is not as high as that ends the explosion.
         training: training losses by step, (steps,); NaN where none was recorded.
+        stopped_short: whether the training ended well before its last scheduled step.
 
     Returns:
         (first step of the explosion, last step before it); None without one.
@@ -70,7 +74,7 @@ def explosion_at_end(validations: Sequence[Validation], training: Sequence[float
     limit = max(2 * start - least, usual + AT_THE_END * (usual - least))
     calm = max([*np.flatnonzero(losses <= limit)[-1:], *(v.step for v in validations if v.loss <= limit)])
     risen = calm + 1 + np.flatnonzero(losses[calm + 1 :] > limit)
-    if risen.size < LAST_STEPS or np.nanargmax(losses) < risen[0]:
+    if risen.size < (1 if stopped_short else LAST_STEPS) or np.nanargmax(losses) < risen[0]:
         return None
     return int(risen[0]), int(calm)
 

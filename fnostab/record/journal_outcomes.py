@@ -158,7 +158,7 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
     ]
     last_step = max(recorded.last_step or 0, (recorded.scheduled_steps or 1) - 1)
     if not validations:
-        return judge_end(_judge_training(recorded, spec, last_step), (), spec.rules, training)
+        return judge_end(_judge_training(recorded, spec, last_step), (), spec.rules, training, last_step)
     baseline = spec.rules.baseline
     if baseline is None and names.CONSTANT_LOSS in recorded.curves:
         baseline = next(iter(recorded.curves[names.CONSTANT_LOSS].values()))
@@ -174,7 +174,7 @@ def _judge(recorded: Recorded, spec: TrialSpec) -> Judgement:
         judgement = _by_training(judgement, _judge_training(recorded, spec, last_step))
     if turned:  # any score ends what only the training loss tells
         validations = [replace(v, loss=-math.inf) for v in validations]
-    return judge_end(judgement, validations, spec.rules, training)
+    return judge_end(judgement, validations, spec.rules, training, last_step)
 
 
 def _by_training(judgement: Judgement, by_training: Judgement) -> Judgement:

@@ -163,16 +163,21 @@ def with_exploded(judgement: Judgement, failure_step: int | None, known_good_ste
 
 
 def judge_end(
-    judgement: Judgement, validations: Sequence[Validation], rules: OutcomeRules, training: Sequence[float]
+    judgement: Judgement,
+    validations: Sequence[Validation],
+    rules: OutcomeRules,
+    training: Sequence[float],
+    last_step: int,
 ) -> Judgement:
     """Add ``exploded`` where the training loss exploded after the last validation; see `explosion_at_end`.
 
-    Rules with thresholds of their own judge validations only.
+    Rules with thresholds of their own judge validations only. ``last_step`` is the last scheduled one.
     """
     by_thresholds = rules.exploded_vs_best is not None or rules.exploded_vs_baseline is not None
     if by_thresholds or Outcome.EXPLODED in judgement.rules_held:
         return judgement
-    if (explosion := explosion_at_end(validations, training)) is None:
+    short = stopped_short(len(training) - 1, last_step + 1)
+    if (explosion := explosion_at_end(validations, training, stopped_short=short)) is None:
         return judgement
     not_judged = tuple(line for line in judgement.not_judged if not line.startswith("exploded:"))
     return with_exploded(replace(judgement, not_judged=not_judged), *explosion)

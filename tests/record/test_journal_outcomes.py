@@ -339,6 +339,21 @@ def test_a_high_loss_at_the_end_is_no_explosion_unless_it_lasts_and_nothing_spea
 
 
 @pytest.mark.parametrize(
+    ("scheduled", "last", "validations", "outcome"),
+    [
+        (400, RISES[-1], {}, Outcome.EXPLODED),
+        (400, RISES[-1], {200: 1.1}, Outcome.CONVERGED),  # early stopping: what came of it is fine
+        (400, 1.1, {}, Outcome.CONVERGED),
+        (201, RISES[-1], {}, Outcome.CONVERGED),  # it ends as scheduled: one batch
+    ],
+)
+def test_one_high_loss_is_an_explosion_where_the_training_stopped_at_it(judged, scheduled, last, validations, outcome):
+    started = names.STARTED_EVENT, {"scheduled_steps": scheduled}
+    judgement, _ = judged({"train/loss": [*FALLS, last], "val/loss": validations}, events=[started])
+    assert (judgement.outcome, judgement.failure_step) == (outcome, 200 if outcome is Outcome.EXPLODED else None)
+
+
+@pytest.mark.parametrize(
     ("steps", "validated", "said"),
     [
         (400, [0, 1, 2, 3], "its validations are numbered 0 to 3, its steps to 399, "),
