@@ -11,7 +11,7 @@ import click
 from fnostab.cli.options import NAMED, RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, TrackingError
-from fnostab.report.stored_studies import StoredStudies, judge, record_verdict
+from fnostab.report.stored import StoredStudies
 from fnostab.show.console import Console, say
 from fnostab.tasks.registry import has_hook, hook
 
@@ -114,6 +114,8 @@ def decide_and_print(
         FnostabError: an experiment, study or control arm is missing, the store does not answer or can't be written, or
             the verdict is not to be applied.
     """
+    from fnostab.report.stored_studies import judge, record_verdict
+
     if apply:
         _check_applicable(store, stored)
     case, found = judge(store, stored)

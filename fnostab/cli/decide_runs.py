@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fnostab.decision.commands import Source
+from fnostab.decision.external import Record, trials_of
+from fnostab.decision.runs_file import RunsFile
 from fnostab.errors import ConfigError, DecisionError
 from fnostab.record.csv_text import check_decimals, csv_errors, parse_csv, read_text
 from fnostab.record.settings import read_yaml_file
+from fnostab.report.case import Case
+from fnostab.report.judging import make_case
+from fnostab.study.file import read_study_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from fnostab.decision.external import Record
-    from fnostab.decision.runs_file import RunsFile
-    from fnostab.report.case import Case
     from fnostab.tracking import Store
 
 
@@ -26,8 +28,6 @@ def read_runs_file(path: Path) -> RunsFile:
     Raises:
         ConfigError: the file can't be read, or has another form.
     """
-    from fnostab.decision.runs_file import RunsFile
-
     try:
         file = read_yaml_file(path, "file of runs", RunsFile, "control: base")
     except ConfigError:
@@ -42,8 +42,6 @@ def read_runs_file(path: Path) -> RunsFile:
 
 def _refuse_study(path: Path) -> None:
     """Raise ConfigError if the file is a study, and say what judges that."""
-    from fnostab.study.file import read_study_file
-
     try:
         name = read_study_file(str(path)).name
     except ConfigError:
@@ -75,10 +73,6 @@ def judge_runs(path: Path, tracking_uri: str | None = None) -> JudgedRuns:
     Raises:
         FnostabError: the file, the table or the store can't be read, or runs can't be told apart.
     """
-    from fnostab.decision.commands import Source
-    from fnostab.decision.external import trials_of
-    from fnostab.report.judging import make_case
-
     file, store, at, ids = read_runs_file(path), None, [], {}
     if file.table is not None:
         source = str(path.parent / file.table)

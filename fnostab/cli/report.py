@@ -12,7 +12,7 @@ from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
     from fnostab.report.content import Report
-    from fnostab.report.stored_studies import StoredStudies
+    from fnostab.report.stored import StoredStudies
     from fnostab.tracking import Store
 
 

@@ -1,19 +1,21 @@
 """Judge a table of trials: an answer without MLflow, for `fnostab decide --table` and for Python."""
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from fnostab.decision import Stage
+from fnostab.decision.commands import Place, Source
+from fnostab.decision.oversights import rules_judged_in_part
+from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
+from fnostab.record.outcomes import Outcome
 from fnostab.record.plurals import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from fnostab.decision import Stage
-    from fnostab.record.table import Table
-    from fnostab.report.case import Case
+from fnostab.record.settings import suggestion
+from fnostab.record.table import STAGES, Table, check_arm_names
+from fnostab.record.table_study import TableStudy
+from fnostab.report.case import Case
+from fnostab.report.judging import make_case, stage_title
 
 CONTROL, ARCHITECTURE, CLIPPING = "control", "arch_fix", "opt_fix"  # for a table that names no study
 MOST_NAMED = 5  # arms per line
@@ -37,14 +39,6 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         DecisionError: stage a, control or the arm of a role has no trial, there is a stage besides a and b, two arms
             look alike, or a trial is in the table twice.
     """
-    from fnostab.decision import Stage
-    from fnostab.decision.commands import Place, Source
-    from fnostab.decision.oversights import rules_judged_in_part
-    from fnostab.record.table import STAGES, Table, check_arm_names
-    from fnostab.report.judging import make_case, stage_title
-    from fnostab.report.stress import with_stress
-    from fnostab.report.sweep import with_along
-
     if not isinstance(table, Table):
         raise DecisionError(f"expected a table, as from read_table or Table, got {table!r:.80}")
     if unknown := sorted(table.stages.keys() - set(STAGES)):
@@ -82,18 +76,15 @@ def decide(table: Table, study: Any = None, *, asked_as: str | None = None) -> C
         stage_title(s, study) + line for s, stage in stages.items() for line in rules_judged_in_part(stage.trials)
     ]
     try:
-        case = make_case(stages, {"a": study}, source=source, judged=lines, look=look)
+        return make_case(stages, {"a": study}, source=source, judged=lines, look=look)
     except DecisionError as error:
         if by and not stages["a"].arm(CONTROL):
             raise DecisionError(f"{error}; name the control in a column study.control") from None
         raise
-    return with_along(with_stress(case))
 
 
 def _beside(table: Table, study: Any, ran: Sequence[str], strangers: Sequence[str]) -> Iterator[str]:
     """Yield a line for each respect in which a table differs from the study that was given with it."""
-    from fnostab.record.settings import suggestion
-
     if table.study is not None:
         yield "its columns study. are not used, except look, missing and same_settings: another study is given"
     lacking = [arm for arm in getattr(study, "arms", ()) if arm not in ran]
@@ -107,8 +98,6 @@ def _beside(table: Table, study: Any, ran: Sequence[str], strangers: Sequence[st
 
 def _named(arms: Sequence[str]) -> str:
     """Join the first names, and say how many more there are."""
-    from fnostab.decision.words import and_list
-
     more = len(arms) - MOST_NAMED
     return and_list(arms if more <= 0 else [*arms[:MOST_NAMED], f"{more} more"])
 
@@ -122,9 +111,6 @@ def _check_roles(study: Any, stages: Mapping[str, Stage]) -> None:
     Raises:
         DecisionError: a role has no such arm.
     """
-    from fnostab.record.settings import suggestion
-    from fnostab.record.table_study import TableStudy
-
     ran = list(dict.fromkeys(arm for stage in stages.values() for arm in (*stage.arms, *stage.all_missing)))
     of_table = isinstance(study, TableStudy)
     if of_table and stages["a"].known_missing is not None:
@@ -137,9 +123,6 @@ def _check_roles(study: Any, stages: Mapping[str, Stage]) -> None:
 
 
 def _default_study(stages: Mapping[str, Stage]) -> Any:
-    from fnostab.record.outcomes import Outcome
-    from fnostab.record.table_study import TableStudy
-
     arms = {arm for stage in stages.values() for arm in stage.arms}
     parts = {"architecture": ARCHITECTURE, "clipping": CLIPPING}
     successes = [t for stage in stages.values() for t in stage.trials if t.outcome is Outcome.CONVERGED]

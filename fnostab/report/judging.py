@@ -1,18 +1,25 @@
 """Judge the trials of one or two stages, whether they come from a store, a table or runs of another program."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fnostab.decision import NextKind, Roles, Rules, Stage, Verdict, decide
+from fnostab.decision.commands import Source, as_run, command_of
+from fnostab.decision.next_step import pending_arms, rerun
+from fnostab.decision.oversights import (
+    ended_early_line,
+    margin_as_share,
+    margin_in_units,
+    odd_failure_step_line,
+    same_at_every_seed,
+)
+from fnostab.decision.verdict import same_trials
 from fnostab.record.plurals import counted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from fnostab.decision import Stage, Verdict
-    from fnostab.decision.commands import Source
-    from fnostab.report.case import Case
+from fnostab.record.same_settings import same_settings_line
+from fnostab.report.case import Case
+from fnostab.report.stress import with_stress
+from fnostab.report.sweep import with_along
 
 
 def make_case(
@@ -35,11 +42,6 @@ def make_case(
     Raises:
         DecisionError: the trials can't be judged.
     """
-    from fnostab.decision import NextKind, Roles, Rules, decide
-    from fnostab.decision.commands import as_run, command_of
-    from fnostab.decision.next_step import pending_arms, rerun
-    from fnostab.report.case import Case
-
     studies = {**studies, "a": _under_control_that_ran(studies["a"], stages["a"])}
     study = studies["a"]
     verdict = decide(Roles.of(study), stages["a"], stages.get("b"), rules=Rules.of(study, look=look))
@@ -49,21 +51,11 @@ def make_case(
     verdict = replace(verdict, next=as_run(step, source))
     command = command_of(verdict.next, source)
     lines = (*(judged or ()), *_remarks(stages, study, verdict))
-    return Case(verdict, tuple(stages.values()), studies, lines, command)
+    return with_along(with_stress(Case(verdict, tuple(stages.values()), studies, lines, command)))
 
 
 def _remarks(stages: Mapping[str, Stage], study: Any, verdict: Verdict) -> Iterator[str]:
     """Yield what a reader should know of the trials beside the verdict, a line each."""
-    from fnostab.decision.oversights import (
-        ended_early_line,
-        margin_as_share,
-        margin_in_units,
-        odd_failure_step_line,
-        same_at_every_seed,
-    )
-    from fnostab.decision.verdict import same_trials
-    from fnostab.record.same_settings import same_settings_line
-
     titles = {name: stage_title(name, study) for name in stages}
     for name, stage in stages.items():
         for arm, seeds in stage.gone.items():

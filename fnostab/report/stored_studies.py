@@ -1,54 +1,46 @@
 """Judge the studies of a store, and record the verdict there."""
 
-from __future__ import annotations
-
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fnostab.decision import Stage
+from fnostab.decision.commands import Place, Source
+from fnostab.decision.oversights import (
+    all_failed_alike,
+    arms_without_metric,
+    lacks_metric,
+    learning_not_judged,
+    rules_judged_in_part,
+)
+from fnostab.decision.words import and_list
 from fnostab.errors import DecisionError
+from fnostab.record.ending import ENDS_EARLY
+from fnostab.record.missing_metric import metric_not_recorded
+from fnostab.record.outcomes import Outcome
 from fnostab.record.plurals import counted
+from fnostab.record.trial import ASK, StudySpec
+from fnostab.report.case import Case
 from fnostab.report.judging import make_case, stage_title
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fnostab.decision import Stage
-    from fnostab.decision.commands import Source
-    from fnostab.record.trial import StudySpec
-    from fnostab.report.case import Case
-    from fnostab.tracking import Store
-    from fnostab.tracking.read.studies import StudyRecord
+from fnostab.report.stored import StoredStudies
+from fnostab.report.verdict import to_json, to_markdown
+from fnostab.show.next_commands import run_words
+from fnostab.tracking import (
+    Store,
+    find_experiment,
+    log_verdict,
+    looks_before,
+    newest_study,
+    recorded_metrics,
+    trial_rows,
+)
+from fnostab.tracking.read.studies import StudyRecord
+from fnostab.tracking.store.errors import masked
 
 MOST_RUNS = 10  # runs whose recorded metrics are looked up
-
-
-@dataclass(frozen=True)
-class StoredStudies:
-    """Studies in a store that are judged together, each named by its experiment and run; None is the newest run.
-
-    ``tracking_uri`` is the store's address as the user gave it, for commands to be pasted; None if none was given.
-    """
-
-    experiment: str
-    deep_experiment: str | None = None
-    study_run: str | None = None
-    deep_study_run: str | None = None
-    tracking_uri: str | None = None
-
-    @property
-    def places(self) -> dict[str, tuple[str, str | None]]:
-        """Experiment and study run of each stage."""
-        deep = {"b": (self.deep_experiment, self.deep_study_run)} if self.deep_experiment else {}
-        return {"a": (self.experiment, self.study_run), **deep}
-
-    @property
-    def as_options(self) -> str:
-        """Command-line options that name these studies."""
-        given = {name: value for name, value in vars(self).items() if value}
-        return shlex.join(word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value))
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,6 @@ def read_stages(store: Store, stored: StoredStudies) -> Stages:
     Raises:
         TrackingError: an experiment or study is missing, or the store does not answer.
     """
-    from fnostab.tracking import find_experiment, looks_before, newest_study
-
     places = stored.places
     ids = {stage: find_experiment(store, name) for stage, (name, _) in places.items()}
     records = {stage: newest_study(store, ids[stage], run) for stage, (_, run) in places.items()}
@@ -113,11 +103,6 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
     Raises:
         FnostabError: an experiment, study or control arm is missing, or the store does not answer.
     """
-    from fnostab.record.trial import ASK
-    from fnostab.report.stress import with_stress
-    from fnostab.report.sweep import with_along
-    from fnostab.show.next_commands import run_words
-
     found, wanted = read_stages(store, stored), stored.places
     studies = {stage: record.spec for stage, record in found.records.items()}
     lines = [judged_line(s, record, found.trials[s], wanted[s][0]) for s, record in found.records.items()]
@@ -132,13 +117,11 @@ def judge(store: Store, stored: StoredStudies) -> tuple[Case, Stages]:
                 again = shlex.join(["fnostab", *run_words(study, arms=[study.control])])
                 raise DecisionError(f"{error}; `{again}` trains it") from None
         raise
-    return with_along(with_stress(case)), found
+    return case, found
 
 
 def _unplanned(found: Stages) -> str:
     """Describe looks beside those that were planned, for which the alpha of a look does not allow; empty if none."""
-    from fnostab.decision.words import and_list
-
     planned = found.records["a"].spec.looks
     unplanned = [seeds for seeds in (*found.earlier, found.seeds) if seeds not in planned]
     if not (planned and unplanned):
@@ -153,9 +136,6 @@ def record_verdict(store: Store, case: Case, found: Stages) -> Judged:
     Raises:
         TrackingError: the store does not answer, or can't be written.
     """
-    from fnostab.report.verdict import to_json, to_markdown
-    from fnostab.tracking import log_verdict
-
     study_runs = {stage: record.run_id for stage, record in found.records.items()}
     payload = {**to_json(case), "study_runs": study_runs}
     if case.verdict.is_look:
@@ -178,9 +158,6 @@ def stage_of(name: str, store: Store, experiment_id: str, record: StudyRecord) -
     Raises:
         TrackingError: the store does not answer.
     """
-    from fnostab.decision import Stage
-    from fnostab.tracking import trial_rows
-
     rows, asked = trial_rows(store, experiment_id, record), record.spec.seeds
     there = {(row.arm, row.seed) for row in rows}
     missing = {arm: tuple(seed for seed in seeds if (arm, seed) not in there) for arm, seeds in asked.items()}
@@ -194,16 +171,6 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
     Raises:
         TrackingError: the store does not answer.
     """
-    from fnostab.decision.oversights import (
-        all_failed_alike,
-        arms_without_metric,
-        lacks_metric,
-        learning_not_judged,
-        rules_judged_in_part,
-    )
-    from fnostab.record.missing_metric import metric_not_recorded
-    from fnostab.tracking import recorded_metrics
-
     lines, title = [], stage_title(stage.name, study)
     if lacks_metric(stage.trials):
         runs = [trial.run_id for trial in stage.trials if trial.counts and trial.run_id]
@@ -219,9 +186,6 @@ def oversights(store: Store, study: StudySpec, stage: Stage) -> list[str]:
 
 def _reasons(stage: Stage) -> list[str]:
     """Write a line on trials that ended as ``infra_error``, and one on successes that look wrong."""
-    from fnostab.record.ending import ENDS_EARLY
-    from fnostab.record.outcomes import Outcome
-
     broken = [trial for trial in stage.trials if trial.outcome is Outcome.INFRA_ERROR and trial.run_id]
     odd = [trial for trial in stage.trials if trial.outcome is Outcome.CONVERGED and trial.reason]
     odd = [trial for trial in odd if not (trial.reason or "").startswith(ENDS_EARLY)]  # a line for each arm says so
@@ -234,10 +198,6 @@ def _reasons(stage: Stage) -> list[str]:
 
 
 def _source_of(studies: Mapping[str, Any], stored: StoredStudies) -> Source:
-    from fnostab.decision.commands import Place, Source
-    from fnostab.record.trial import ASK
-    from fnostab.tracking.store.errors import masked
-
     places, wanted = {}, stored.places
     for stage, study in studies.items():
         given = [f"{name}={json.dumps(value)}" for name, value in study.overrides.items()]

@@ -44,8 +44,8 @@ def with_stress(case: "Case") -> "Case":
     The result is tested at the verdict's level, which is stricter at a later look. A next step about trials that still
     run or broke stays. Other cases are returned unchanged.
     """
-    study = case.studies.get("a")
-    if study is None or study.knob is None or len(case.stages) > 1:
+    study = case.studies["a"]
+    if getattr(study, "knob", None) is None or len(case.stages) > 1:
         return case
     stress = stress_of(case.stages[0], study, case.verdict.rules.level)
     step, command = case.verdict.next, case.command

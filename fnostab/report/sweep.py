@@ -45,8 +45,8 @@ def with_along(case: "Case") -> "Case":
 
     A case whose failures only decrease with the value, as with warm-up, is unchanged too: its answers say that.
     """
-    study = case.studies.get("a")
-    if study is None or len(case.stages) > 1 or study.roles or study.knob or not getattr(study, "arms", None):
+    study = case.studies["a"]
+    if len(case.stages) > 1 or study.roles or study.knob or not getattr(study, "arms", None):
         return case
     if (found := values_along(study.arms)) is None or not any(s.outcomes for s in case.verdict.arms):
         return case

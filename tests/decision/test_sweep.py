@@ -9,7 +9,7 @@ from fnostab.decision.sweep import compare_along, values_along
 from fnostab.record.table_study import TableStudy
 from fnostab.report.judging import make_case
 from fnostab.report.remarks import left_out
-from fnostab.report.sweep import render_along, with_along
+from fnostab.report.sweep import render_along
 from fnostab.stats.proportions import wilson
 
 BLOCKS = {"depth_8": 8, "depth_4": 4, "depth_6": 6}
@@ -54,7 +54,7 @@ def test_only_arms_that_differ_in_one_number_are_along_it():
 def test_failures_that_only_get_fewer_with_the_value_have_no_beginning():
     study = TableStudy(control="none", arms={"none": {"warmup": 0}, "some": {"warmup": 100}, "much": {"warmup": 1000}})
     rows = Stage("a", (*arm("none", 0, 5), *arm("some", 5), *arm("much", 5)))
-    case = with_along(make_case({"a": rows}, {"a": study}, source=Source()))
+    case = make_case({"a": rows}, {"a": study}, source=Source())
     assert case.along is None
     assert "begins to fail" not in case.verdict.reason
 
@@ -62,7 +62,7 @@ def test_failures_that_only_get_fewer_with_the_value_have_no_beginning():
 def test_the_page_of_a_setting_has_the_answer_for_each_arm():
     study = TableStudy(control="base", arms={"base": {"lr": 0.1}, "low": {"lr": 0.01}, "least": {"lr": 0.001}})
     rows = Stage("a", (*arm("base", 1, 7), *arm("low", 8), *arm("least", 8)))
-    case = with_along(make_case({"a": rows}, {"a": study}, source=Source()))
+    case = make_case({"a": rows}, {"a": study}, source=Source())
     console = Console(width=200)
     with console.capture() as capture:
         console.print(render_along(case.along, case))

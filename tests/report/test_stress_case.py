@@ -10,7 +10,7 @@ from fnostab.record.outcomes import Outcome
 from fnostab.record.table import TrialRow
 from fnostab.record.table_study import TableStudy
 from fnostab.report.judging import make_case
-from fnostab.report.stress import render_stress, with_stress
+from fnostab.report.stress import render_stress
 
 FAMILIES = {name: {f"{name}_{v:g}": v for v in (0.1, 0.2, 0.4)} for name in ("control", "clipped")}
 FAILED = {"control": (0, 3, 6), "clipped": (0, 0, 1)}  # all six seeds differ for clipped: p = 1/64
@@ -26,7 +26,7 @@ def case_of(*, look=1, last=Outcome.CONVERGED, failures=FAILED, lost=()):
     rows[-1] = TrialRow("clipped_0.4", 5, last)
     rows = [TrialRow(row.arm, 5, Outcome.KILLED) if row.seed == 5 and row.arm in lost else row for row in rows]
     study = TableStudy(control="control_0.1", knob="lr", stressed=FAMILIES, look=look)
-    return with_stress(make_case({"a": Stage("a", tuple(rows))}, {"a": study}, source=Source(again="again")))
+    return make_case({"a": Stage("a", tuple(rows))}, {"a": study}, source=Source(again="again"))
 
 
 @pytest.mark.parametrize(
