@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fnostab.asking.handed_out import Trial, let_go_of_last
-from fnostab.errors import DecisionError, LaunchError
+from fnostab.errors import DecisionError, LaunchError, os_errors_as
 from fnostab.launch.resuming import extended, other_study, read_journals
 from fnostab.record.attempt import is_being_written
 from fnostab.record.progress import TrialProgress
@@ -205,13 +205,10 @@ class Study:
     def _held(self) -> Iterator[None]:
         """Lock the study's folder, so that no other process chooses trials of it."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / LOCK_NAME).touch()
-            with held(self.folder / LOCK_NAME, WAIT_S):
-                yield
+            with os_errors_as(LaunchError, f"can't write {self.folder}", "choose another output="):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / LOCK_NAME).touch()
+                with held(self.folder / LOCK_NAME, WAIT_S):
+                    yield
         except HeldElsewhereError as error:
             raise LaunchError(f"{error} for more than {WAIT_S:.0f} s: end that process") from None
-        except OSError as error:
-            raise LaunchError(
-                f"can't write {self.folder}: {error.strerror or error}; choose another output="
-            ) from error

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fnostab.errors import LaunchError
+from fnostab.errors import LaunchError, os_errors_as
 from fnostab.launch.slurm.cluster import ClusterFile
 from fnostab.record import slurm_jobs as slurm
 from fnostab.record.job_arrays import FOLDER
@@ -102,13 +102,11 @@ def sbatch(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> str:
     from fnostab.launch.slurm.job import TrialsJob
 
     try:
-        with _outside_of_a_job():
+        with os_errors_as(LaunchError, "can't submit jobs"), _outside_of_a_job():
             submitted = executor.submit_array([TrialsJob(directories) for directories in jobs])
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line for line in str(error).splitlines() if line.startswith("sbatch: ")] or str(error).splitlines()
         raise LaunchError(f"Slurm refuses the jobs: {'; '.join(lines)}") from error
-    except OSError as error:
-        raise LaunchError(f"can't submit jobs: {error.strerror or error}") from error
     return str(submitted[0].job_id).partition("_")[0]
 
 

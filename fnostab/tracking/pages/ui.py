@@ -15,6 +15,7 @@ from fnostab.record import names
 from fnostab.record.process_end import last_words
 from fnostab.record.stderr_tail import tail_of
 from fnostab.tracking.environment import OWN, TELEMETRY
+from fnostab.tracking.read.studies import find_experiment
 from fnostab.tracking.store.errors import masked
 from fnostab.tracking.store.paging import NEWEST_FIRST, every, of_kind
 from fnostab.tracking.store.store import Store, reported
@@ -90,23 +91,23 @@ def experiments_with_runs(store: Store, name: str | None = None) -> dict[str, st
     Raises:
         TrackingError: the store does not answer, or the experiment called ``name`` is missing or has no trials.
     """
+    if name is not None:
+        experiments = {name: find_experiment(store, name)}
     with reported(store):
-        there_are = list(every(store.client.search_experiments, order_by=["creation_time DESC"]))
-        ids = [experiment.experiment_id for experiment in there_are]
+        if name is None:
+            every_one = every(store.client.search_experiments, order_by=["creation_time DESC"])
+            experiments = {each.name: str(each.experiment_id) for each in every_one}
+        ids = list(experiments.values())
         studies = store.client.search_runs(ids, of_kind(names.KIND_STUDY), 1, 1, NEWEST_FIRST) if ids else []
-        there_are = sorted(there_are, key=lambda each: all(s.info.experiment_id != each.experiment_id for s in studies))
+        newest = studies[0].info.experiment_id if studies else None
         found = {
-            experiment.name: str(experiment.experiment_id)
-            for experiment in there_are
-            if name in (None, experiment.name)
-            and store.client.search_runs([experiment.experiment_id], of_kind(names.KIND_TRIAL), max_results=1)
+            key: value
+            for key, value in sorted(experiments.items(), key=lambda item: item[1] != newest)
+            if store.client.search_runs([value], of_kind(names.KIND_TRIAL), max_results=1)
         }
-    if name is None or found:
-        return found
-    if name in {experiment.name for experiment in there_are}:
+    if name is not None and not found:
         raise TrackingError(f"experiment {name!r} in {store.address} holds no trials yet: `fnostab run` fills one")
-    others = ", ".join(sorted(experiment.name for experiment in there_are)) or "none"
-    raise TrackingError(f"no experiment {name!r} in {store.address}; there are: {others}")
+    return found
 
 
 def wait_until_ready(

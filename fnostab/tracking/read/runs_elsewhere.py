@@ -30,12 +30,10 @@ def runs_elsewhere(store: Store, study: StudySpec, starts_ms: Mapping[tuple[str,
         experiment = store.client.get_experiment_by_name(study.experiment)
         if experiment is None:
             return []
-        runs = list(search_trials(store, experiment.experiment_id, study.hash))
-        keys = [(run.data.tags[names.ARM], int(run.data.tags[names.SEED])) for run in runs]
         return [
             _describe(run)
-            for key, run in zip(keys, runs, strict=True)
-            if key in starts_ms
+            for run in search_trials(store, experiment.experiment_id, study.hash)
+            if (key := (run.data.tags[names.ARM], int(run.data.tags[names.SEED]))) in starts_ms
             and run.info.start_time != starts_ms[key]
             and run.data.tags.get(names.CONFIG_HASH) == study.config_hashes.get(key[0])
         ]
