@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from fnostab.cli.execution import RunOptions, execute, insist_on_results
 from fnostab.cli.options import parse_settings
+from fnostab.decision import Roles, Rules, Stage
+from fnostab.decision.sequential import Standing, judge_look, look_alpha
 from fnostab.errors import ConfigError
 from fnostab.record.plurals import counted
 from fnostab.record.same_settings import same_settings
 from fnostab.show.console import say
+from fnostab.study.study import load_study
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +33,6 @@ def run_in_looks(looks: Sequence[int], options: RunOptions, console: Console, no
     Raises:
         FnostabError: the study could not be started, not all of it could be recorded, or a trial has no result.
     """
-    from fnostab.decision import Roles, Rules, Stage
-    from fnostab.decision.sequential import Standing, judge_look, look_alpha
-    from fnostab.study.study import load_study
-
     study = load_study(options.study, options.profile, parse_settings(options.settings), epochs=options.epochs)
     file = study.file.with_defaults()
     file.insist_on_arms(options.arms)

@@ -23,51 +23,38 @@ REFUSAL = b"refused: this server takes requests from its own pages only\n"
 NARROW = Path(__file__).with_name("narrow.html").read_bytes()
 
 
-class OwnPages:
-    """ASGI application that answers 403 to localhost pages of other servers; MLflow itself refuses other hosts.
+def own_pages(app: App) -> App:
+    """Make an ASGI application that answers 403 to localhost pages of other servers; MLflow itself refuses other hosts.
 
     A page is its own if its origin names the host and port that the request was sent to, for example through a tunnel.
-
-    Args:
-        app: ASGI application that answers all other requests.
     """
 
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
         origin, host = (headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
         if scope["type"] != "http" or not is_localhost_origin(origin) or urlsplit(origin).netloc == host:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
         plain = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
         await send({"type": "http.response.start", "status": 403, "headers": plain})
         await send({"type": "http.response.body", "body": REFUSAL})
 
+    return answer
 
-class NarrowPages:
-    """ASGI application whose page, MLflow's only one, has styles for narrow screens (`narrow.html`).
 
-    Args:
-        app: ASGI application that answers all requests.
-    """
+def narrow_pages(app: App) -> App:
+    """Make an ASGI application whose page, MLflow's only one, has styles for narrow screens (`narrow.html`)."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and add the styles if it asks for the page."""
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "GET" or not scope["path"].endswith("/"):
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
         messages: list[MutableMapping[str, Any]] = []
 
         async def keep(message: MutableMapping[str, Any]) -> None:
             messages.append(message)
 
-        await self._app(scope, receive, keep)
+        await app(scope, receive, keep)
         start, *parts = messages
         body = b"".join(part.get("body", b"") for part in parts).replace(b"</head>", NARROW + b"</head>", 1)
         of_old = (b"content-length", b"etag", b"last-modified")  # a browser would keep the page without the styles
@@ -75,40 +62,38 @@ class NarrowPages:
         await send({**start, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await send({"type": "http.response.body", "body": body})
 
+    return answer
 
-def app() -> OwnPages:
+
+def app() -> App:
     """Server application without passwords."""
     from mlflow.server.fastapi_app import app as of_mlflow
 
-    return OwnPages(NarrowPages(of_mlflow))
+    return own_pages(narrow_pages(of_mlflow))
 
 
-def app_with_passwords() -> OwnPages:
+def app_with_passwords() -> App:
     """Server application with MLflow's `basic-auth`."""
     from mlflow.server.auth import create_app
 
-    return OwnPages(NarrowPages(create_app()))
+    return own_pages(narrow_pages(create_app()))
 
 
 def _refuse() -> NoReturn:
-    """Exit, because this version of MLflow would serve its own application without `OwnPages`."""
+    """Exit, because this version of MLflow would serve its own application without `own_pages`."""
     sys.exit(f"error: MLflow {mlflow.__version__} starts its server in a way that fnostab does not know: install 3.17")
 
 
 def _main() -> None:
     """Run MLflow's command line, with its server application replaced by one of the two above."""
     instead = {"mlflow.server.fastapi_app:app": "app", "mlflow.server.auth:create_app": "app_with_passwords"}
-    build = getattr(mlflow.server, "_build_uvicorn_command", None)
-
-    if build is None:
-        _refuse()
+    build = getattr(mlflow.server, "_build_uvicorn_command", None) or _refuse()
 
     def command(options: str | None, host: str, port: int, workers: int, its: str, *more: Any) -> list[str]:
         if its not in instead:
             _refuse()
-        env_file = more[:1]
         factory = f"fnostab.tracking.pages.mlflow_server:{instead[its]}"
-        return list(build(options, host, port, workers, factory, *env_file, is_factory=True))
+        return list(build(options, host, port, workers, factory, *more[:1], is_factory=True))  # more[0]: the file of --env-file
 
     mlflow.server._build_uvicorn_command = command
     cli()
