@@ -93,7 +93,8 @@ def _main() -> None:
         if its not in instead:
             _refuse()
         factory = f"fnostab.tracking.pages.mlflow_server:{instead[its]}"
-        return list(build(options, host, port, workers, factory, *more[:1], is_factory=True))  # more[0]: the file of --env-file
+        env_file = more[:1]
+        return list(build(options, host, port, workers, factory, *env_file, is_factory=True))
 
     mlflow.server._build_uvicorn_command = command
     cli()
