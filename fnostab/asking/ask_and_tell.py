@@ -171,7 +171,7 @@ class Study:
             raise DecisionError(f"no trial of {record.name} was trained: `for trial in study:` yields them")
         with settled(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "IProgress not found")  # from tqdm in a notebook; no bar is shown here
-            from fnostab.report.stored import StoredStudies
+            from fnostab.report.named_studies import StoredStudies
             from fnostab.report.stored_studies import judge_and_record
             from fnostab.tracking import find_study, open_store, sync
 

@@ -11,7 +11,7 @@ import click
 from fnostab.cli.options import NAMED, RUNS, TRACKING_URI, insist_on_one, store_to_read, stored_studies
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError, TrackingError
-from fnostab.report.stored import StoredStudies
+from fnostab.report.named_studies import StoredStudies
 from fnostab.show.console import Console, say
 from fnostab.tasks.registry import has_hook, hook
 

@@ -15,7 +15,7 @@ from fnostab.record.plurals import counted
 if TYPE_CHECKING:
     from fnostab.decision import Stage
     from fnostab.record.table_study import TableStudy
-    from fnostab.report.stored import StoredStudies
+    from fnostab.report.named_studies import StoredStudies
     from fnostab.tracking import Store
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fnostab.errors import ConfigError, TrackingError
-from fnostab.report.stored import StoredStudies
+from fnostab.report.named_studies import StoredStudies
 from fnostab.study.limits import MOST_SEEDS
 
 if TYPE_CHECKING:

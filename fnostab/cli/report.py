@@ -12,7 +12,7 @@ from fnostab.cli.options import NAMED, RUNS, TRACKING_URI, insist_on_one, store_
 from fnostab.cli.printing import echo
 
 if TYPE_CHECKING:
-    from fnostab.report.stored import StoredStudies
+    from fnostab.report.named_studies import StoredStudies
 
 
 @click.command("report", epilog="Example: fnostab report stage_a")

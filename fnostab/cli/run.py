@@ -199,7 +199,7 @@ def _where(options: RunOptions) -> list[str]:
 def _judge(result: StudyRun, options: RunOptions, console: Console, *, shown: bool) -> list[str]:
     """Judge and record the study that was run, print that if it is to be ``shown``, and return it in lines."""
     from fnostab.cli.decide import decide_and_print
-    from fnostab.report.stored import StoredStudies
+    from fnostab.report.named_studies import StoredStudies
     from fnostab.report.stored_studies import judge_and_record
     from fnostab.report.verdict import in_lines
 

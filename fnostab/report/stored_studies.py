@@ -25,7 +25,7 @@ from fnostab.record.plurals import counted
 from fnostab.record.trial import ASK, StudySpec
 from fnostab.report.case import Case
 from fnostab.report.judging import make_case, stage_title
-from fnostab.report.stored import StoredStudies
+from fnostab.report.named_studies import StoredStudies
 from fnostab.report.verdict import to_json, to_markdown
 from fnostab.show.next_commands import run_words
 from fnostab.tracking import (

@@ -9,7 +9,7 @@ from tracking_helpers import Server
 
 from fnostab.record import names
 from fnostab.record.table_file import read_table
-from fnostab.report.stored import StoredStudies
+from fnostab.report.named_studies import StoredStudies
 from fnostab.report.stored_studies import judge
 from fnostab.tracking import find_experiment, newest_study, open_store, trial_rows
 

@@ -15,7 +15,7 @@ from fnostab.cli.decide import show
 from fnostab.cli.execution import RunOptions, execute, insist_on_results, make_launcher, refuse_in_a_chain
 from fnostab.ptychography.task import profile_for
 from fnostab.record.settings import seeds_text
-from fnostab.report.stored import StoredStudies
+from fnostab.report.named_studies import StoredStudies
 from fnostab.report.stored_studies import Judged, judge_and_record
 from fnostab.show.console import Console, say
 
