@@ -123,5 +123,6 @@ def _power(value: float) -> str:
         return f"\N{MINUS SIGN}{_power(-value)}" if value else "0"
     if 9e-4 < value < 1e4:
         return f"{value:g}"
-    exponent = f"{value:e}".partition("e")[2]
-    return f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    digit, _, exponent = f"{value:.0e}".partition("e")
+    times = "" if digit == "1" else f"{digit}\N{MULTIPLICATION SIGN}"
+    return f"{times}10{str(int(exponent)).translate(_SUPERSCRIPTS)}"

@@ -192,7 +192,20 @@ def test_a_short_curve_is_drawn_as_it_is():
 
 @pytest.mark.parametrize(
     ("norms", "labels"),
-    [((0.15, 13), ["0.2", "0.5", "1", "2", "5", "10"]), ((1e-3, 100), ["0.001", "0.01", "0.1", "1", "10", "100"])],
+    [
+        ((0.15, 13), ["0.2", "0.5", "1", "2", "5", "10"]),
+        ((1e-3, 100), ["0.001", "0.01", "0.1", "1", "10", "100"]),
+        (
+            (1.5e-5, 8e-4),
+            [
+                "2\N{MULTIPLICATION SIGN}10⁻⁵",
+                "5\N{MULTIPLICATION SIGN}10⁻⁵",
+                "10⁻⁴",
+                "2\N{MULTIPLICATION SIGN}10⁻⁴",
+                "5\N{MULTIPLICATION SIGN}10⁻⁴",
+            ],
+        ),
+    ],
 )
 def test_a_log_axis_is_labelled_between_its_powers_of_ten_where_these_are_few(norms, labels):
     figure = grad_norm_fan(make_fan([curve(norms)]))
