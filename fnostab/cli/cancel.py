@@ -8,6 +8,7 @@ import click
 from fnostab.cli.options import OUTPUT, TRACKING_URI
 from fnostab.cli.printing import echo
 from fnostab.errors import LaunchError, TrackingError
+from fnostab.record.plurals import counted
 
 
 @click.command("cancel", epilog="Example: fnostab cancel stage_a")
@@ -32,7 +33,8 @@ def command(context: click.Context, /, experiment: str | None, output: Path, tra
     ended, running = cancel_study(folder)
     for trial in ended:
         echo(f"{trial.name}: {trial.outcome}" + (f"  ({trial.reason})" if trial.reason else ""))
-    echo(f"{len(ended)} running or waiting trials of {folder} were ended")
+    trials = counted(len(ended), "running or waiting trial was", "running or waiting trials were")
+    echo(f"{trials} ended, of {folder}" if ended or running else f"no trial of {folder} runs or waits")
     try:
         reconcile(existing_store(tracking_uri), output, folder.parent.name)
     except TrackingError as error:

@@ -12,6 +12,7 @@ from rich.table import Table
 from fnostab.cli.options import parse_looks
 from fnostab.cli.printing import echo
 from fnostab.errors import ConfigError
+from fnostab.record.plurals import counted
 from fnostab.show.console import Console
 
 if TYPE_CHECKING:
@@ -175,20 +176,24 @@ def _loss_line(answer: dict[str, Any]) -> str:
     what = f"a loss {limit} control's if the true ratio is {losses['ratio']:g}"
     if losses["successful_seeds"] is None:
         return f"no number of seeds shows {what}"
-    line = f"{losses['successful_seeds']} successful trials per arm show {what}"
+    shown_by = counted(losses["successful_seeds"], "successful trial per arm shows", "successful trials per arm show")
+    line = f"{shown_by} {what}"
     rate = max(answer["control_rate"], answer["arm_rate"])
-    return line if losses["seeds"] is None or not rate else f"{line}: {losses['seeds']} seeds if {rate:g} of them fail"
+    if losses["seeds"] is None or not rate:
+        return line
+    return f"{line}: {counted(losses['seeds'], 'seed')} if {rate:g} of them fail"
 
 
 def _sequential_lines(design: dict[str, Any]) -> Iterable[str]:
     looks = design["looks"]
     after = ", ".join(map(str, looks))
-    yield f"looks after {after} seeds per arm, each at alpha {design['alpha_at_look']:.5f} before Holm:"
+    seeds = "seed" if looks == [1] else "seeds"
+    yield f"looks after {after} {seeds} per arm, each at alpha {design['alpha_at_look']:.5f} before Holm:"
     error = f"{design['error']:.4f} for a candidate (where both fail at {design['error_at_rate']:.2f})"
     yield f"  type I error over all looks at most {error}, exact"
     found = ", ".join(f"{share:.3f} at {n}" for share, n in zip(design["rejected_at_look"], looks, strict=True))
     given_up = ", ".join(f"{share:.3f} at {n}" for share, n in zip(design["futile_at_look"], looks[:-1], strict=False))
-    yield f"  power {design['power']:.3f}: {found} seeds; stopped for futility: {given_up or 'never'}"
+    yield f"  power {design['power']:.3f}: {found} {seeds}; stopped for futility: {given_up or 'never'}"
     yield f"  on average {design['expected_seeds']:.1f} seeds per arm"
 
 

@@ -12,6 +12,7 @@ from fnostab.errors import ConfigError, LaunchError
 from fnostab.launch.memory import memory_for_trial
 from fnostab.ptychography.estimates import Estimate, TrainingSize, network_key
 from fnostab.ptychography.settings import TrialConfig
+from fnostab.record.plurals import counted
 from fnostab.record.settings import flatten
 from fnostab.show.rendering import duration
 from fnostab.tasks.contract import Call
@@ -66,7 +67,7 @@ class Preflight:
     def described(self) -> str:
         """Number of networks that `measure` runs, as text."""
         n = len(self.measurable)
-        return f"{n} network{'s' if n != 1 else ''}"
+        return f"{counted(n, 'network')}"
 
     @property
     def measurable(self) -> dict[str, TrialConfig]:
@@ -115,7 +116,7 @@ class Preflight:
         """One-line summary of the duration of a study with ``trials`` trials per arm."""
         seconds = self.study_s(trials)
         total = sum(trials.values())
-        what = f"{total} trial{'s' if total > 1 else ''}, {self.jobs} at a time"
+        what = f"{counted(total, 'trial')}, {self.jobs} at a time"
         return f"{what}: {'of unknown time' if seconds is None else f'about {duration(seconds)}'} if none ends early"
 
     def to_json(self, trials: Mapping[str, int]) -> dict[str, Any]:

@@ -162,9 +162,7 @@ def _fan_in_words(fan: Fan) -> str:
     if fan.peak is None:
         return "no gradient norm recorded."
     step, seed, norm = fan.peak
-    words = (
-        f"{fan.n_seeds} seed{'s' if fan.n_seeds != 1 else ''}, largest norm {norm:.3g} at step {step:,} (seed {seed})"
-    )
+    words = f"{counted(fan.n_seeds, 'seed')}, largest norm {norm:.3g} at step {step:,} (seed {seed})"
     if fan.window_steps > 1:
         words += f"; the largest norm of each seed in every {fan.window_steps} steps"
     if fan.nonfinite.any():

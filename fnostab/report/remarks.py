@@ -66,7 +66,7 @@ def remarks(case: "Case") -> list[str]:
         if answer is not None and s.worst_rank_p is not None and s.n:
             ratio = ""
             if s.matched_ratio is not None:
-                seeds = f"{s.matched_pairs} seed{'s' if s.matched_pairs != 1 else ''} at which neither failed"
+                seeds = f"{counted(s.matched_pairs, 'seed')} at which neither failed"
                 ratio = f"{verdict.rules.metric} {s.matched_ratio:.4g} times as high over {seeds}; "
             worst = f"counting a failed run as worst of all, {p_text(s.worst_rank_p)}"
             against = f"{_in_stage(verdict, s.stage)}{s.arm} against {answer.control_arm}"

@@ -66,6 +66,13 @@ def test_in_words(call):
     assert "looks after 10, 20 seeds per arm, each at alpha 0.03115 before Holm" in text
 
 
+def test_one_seed_is_written_in_the_singular(call):
+    _, out, _ = call("plan", "--looks", "1", "--alpha", "0.5", "--control-rate", "1")
+    text = " ".join(out.split())
+    assert "looks after 1 seed per arm" in text
+    assert "at 1 seed;" in text
+
+
 def test_what_no_number_of_seeds_shows(call):
     assert "no number of seeds" in call("plan", "--control-rate", "0.2", "--arm-rate", "0.3")[1]
     assert "more than 200 seeds" in call("plan", "--control-rate", "0.31", "--arm-rate", "0.3")[1]

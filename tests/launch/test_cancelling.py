@@ -58,7 +58,7 @@ def test_trials_whose_driver_is_gone_are_ended_too(driver, workplace, call):
     driver.wait()
     status, out, _ = call("cancel")
     assert status == 0
-    assert "1 running or waiting trials of" in out
+    assert "1 running or waiting trial was ended" in out
     assert outcome(workplace) == ("killed", "asked to end")
 
 
