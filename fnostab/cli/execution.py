@@ -113,7 +113,7 @@ def show_dry_run(options: RunOptions, console: Console) -> None:
     for trial in wanted:
         if trial.spec.argv:
             commands.setdefault(trial.spec.arm, shlex.join(trial.spec.argv))
-    lines = [f"study {study.described} in experiment {experiment}, journals in {folder}", *study.twins(arms)]
+    lines = [f"study {study.described} in experiment {experiment}", f"journals in {folder}", *study.twins(arms)]
     if given_up := [trial for trial in trials if retries.gave_up(trial)]:
         first, most = given_up[0], max(trial.fruitless for trial in given_up)
         lines.append(

@@ -58,7 +58,7 @@ class Launcher(Protocol):
         """
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
-        """Show the command or script that would start trials."""
+        """Show which trials would be started, or the script that would start them."""
 
     def leave(self) -> None:
         """Release the trials because this process ends."""

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from fnostab.record.stderr_tail import STDERR_FILE, tail_of
 from fnostab.record.trial import Resources
 from fnostab.tracking.environment import given
 
+WIDTH = 80  # of printed lines
 GRACE_S = 20.0  # between asking a trial to end and ending it
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -159,9 +160,9 @@ class LocalLauncher:
         return [trial for job in ended for trial in job.trials]
 
     def preview(self, trials: Sequence[TrialProgress]) -> str:
-        """The commands that would be started."""
+        """Name the trials that would be started, those of one process joined by +."""
         waiting = [trial for trial in trials if not is_being_written(trial.directory)]
-        return "\n".join(shlex.join(_command(job)) for job in jobs_of(waiting, self))
+        return textwrap.fill(", ".join("+".join(t.name for t in job) for job in jobs_of(waiting, self)), WIDTH)
 
     def leave(self) -> None:
         """End the trials, since no launcher would be left to record how they ended."""

@@ -88,10 +88,11 @@ def test_a_dry_run_shows_the_script_and_starts_nothing(study, on_cluster):
     assert on_cluster.states() == {}
 
 
-def test_a_dry_run_of_this_machine_shows_its_commands(study):
-    status, out, _ = study.call(*study.run[:-4], "--seeds", "1", "--dry-run")
+def test_a_dry_run_of_this_machine_names_its_trials(study):
+    status, out, _ = study.call(*study.run[:-4], "--seeds", "30", "--dry-run")
     assert status == 0
-    assert "-m fnostab train --trial" in out
+    assert {"control-0", "control-1"} <= set(out.replace(",", " ").split())
+    assert max(map(len, out.splitlines()[2:])) <= 80
     assert not (study.folder / "outputs").exists()
 
 
