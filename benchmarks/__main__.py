@@ -30,10 +30,8 @@ SUBJECTS = (
     "recording",
     "journal",
     "data",
-    "trial",
     "seeds",
     "start",
-    "growth",
     "reading",
     "foreign",
 )

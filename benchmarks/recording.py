@@ -1,13 +1,11 @@
 """Cost of monitoring: step time at full size with and without monitor and black box, and cost of fsync.
 
-    python -m benchmarks.recording            # about three minutes on one core
-    python -m benchmarks.recording --small    # network of the small profile
+    python -m benchmarks --only recording    # about three minutes on one core
 
 Variants alternate in one run and are compared by ratios, since the machine may be busy. Differences of a few percent
 are within the noise, so the time spent in the hooks of monitor and black box is also measured directly.
 """
 
-import argparse
 import logging
 import os
 import tempfile
@@ -23,7 +21,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks.records import trial_record
-from benchmarks.timing import Row, clock, compared, medians, table
+from benchmarks.timing import Row, clock, compared, medians
 from fnostab.monitor import BlackBox, Snapshots, StabilityMonitor, StateFiles
 from fnostab.monitor.optimizer_watch import OptimizerWatch
 from fnostab.monitor.snapshots import EVERY_STEPS
@@ -32,8 +30,6 @@ from fnostab.ptychography.training.setup import set_up
 from fnostab.record.journal import Journal
 
 FULL = {"data.object_size": 240, "data.n_lines": 150}
-SMALL = {"data.N": 32, "data.object_size": 120, "data.n_lines": 120, "data.scan_stride_test": 5}
-SMALL |= {"model.hidden_channels": 8, "model.fno_blocks": 3, "model.fno_modes": 8}
 VARIANTS = ("plain", "monitor", "monitor and black box")
 STEPS_AN_EPOCH = 431  # in the full profile
 HOOKED_STEPS = 16
@@ -78,7 +74,6 @@ class States(Callback):
         self.copy_s = time.perf_counter() - started
         write_state(state, self.folder / "state.safetensors")
         self.write_s = time.perf_counter() - started
-        self.bytes = (self.folder / "state.safetensors").stat().st_size
 
 
 @contextmanager
@@ -102,16 +97,10 @@ def hooks_timed():
         yield spent
 
 
-def spec(settings, folder):
-    settings = settings | {"training.epochs": 1, "execution.device": DEVICE}
-    about = {
-        "experiment": "benchmark",
-        "study": "benchmark",
-        "study_hash": "0" * 16,
-        "profile": "full",
-        "arm": "control",
-    }
-    return trial_record(settings, folder / "data", **about, seed=0)
+def full_size(folder):
+    settings = FULL | {"training.epochs": 1, "execution.device": DEVICE}
+    about = {"experiment": "benchmark", "study": "benchmark", "study_hash": "0" * 16, "profile": "full"}
+    return trial_record(settings, folder / "data", **about, arm="control", seed=0)
 
 
 def steps(variant, trial, folder, n_steps):
@@ -158,54 +147,31 @@ def journal_costs(folder, n=2000):
 
 
 def measure(quick: bool) -> list[Row]:
-    """Measure at full size; the quick run has fewer steps and is less precise."""
-    quieten()
-    return of_size("full size", FULL, *((3, 4) if quick else (4, 8)))
-
-
-def quieten():
+    """Rows for all variants, and for periodic work as a share of a step; the quick run has fewer steps."""
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-
-
-def of_size(size, settings, rounds, n_steps):
-    """Rows for all variants, and for periodic work as a share of a step."""
+    rounds, n_steps = (3, 4) if quick else (4, 8)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        trial = spec(settings, folder)
+        trial = full_size(folder)
         times = {variant: [] for variant in VARIANTS}
         for _ in range(rounds):
             for variant in VARIANTS:
                 found, states = steps(variant, trial, folder, n_steps + 2)
                 times[variant] += found
-        rows = compared(f"recorded step, {size}", medians(times), "ms")
+        rows = compared("recorded step, full size", medians(times), "ms")
         plain = rows[0]["value"]
         in_hooks = {"plain": plain}
         for variant in VARIANTS[1:]:
             with hooks_timed() as spent:
                 steps(variant, trial, folder, HOOKED_STEPS)
             in_hooks[variant] = sum(spent) / HOOKED_STEPS * 1e3
-        rows += compared(f"a step's share in hooks, {size}", in_hooks, "ms")
+        rows += compared("a step's share in hooks, full size", in_hooks, "ms")
         now_and_then = {
             f"copy of the state, a {EVERY_STEPS}th of it": states.copy_s / EVERY_STEPS,
             "file of the state, its share of an epoch": states.write_s / STEPS_AN_EPOCH,
             **{f"a point, {name}": microseconds / 1e6 for name, microseconds in journal_costs(folder).items()},
         }
         shares = {"plain": plain} | {name: seconds * 1e3 for name, seconds in now_and_then.items()}
-        return [*rows, *compared(f"a step's share, {size}", shares, "ms")]
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=8)
-    arguments = parser.parse_args()
-    quieten()
-    size = ("small profile", SMALL) if arguments.small else ("full size", FULL)
-    print(table(of_size(*size, arguments.rounds, arguments.steps)))
-
-
-if __name__ == "__main__":
-    main()
+        return [*rows, *compared("a step's share, full size", shares, "ms")]

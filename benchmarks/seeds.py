@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 
+from benchmarks.processes import clear, new_trials, run
 from benchmarks.timing import Row, compared
-from benchmarks.trial import clear, new_trials, run
 
 SEEDS = {True: 2, False: 6}  # quick or not
 ROUNDS = {True: 1, False: 3}

@@ -8,8 +8,8 @@ Two seeds of one arm, one epoch each: most of the time is spent before and betwe
 import tempfile
 from statistics import median
 
+from benchmarks.processes import Use, run
 from benchmarks.timing import Row, compared
-from benchmarks.trial import Use, run
 
 ROUNDS = {True: 1, False: 3}  # quick or not
 STUDY = "run stage_a --profile small --arms control --seeds 0,1 --jobs 1 --set execution.device=cpu"

@@ -1,11 +1,5 @@
-"""Processor time of the parts of one trial of the small profile, trained in a process of its own.
+"""Trials of the small profile and other commands in processes of their own, each with one thread as in a study."""
 
-    python -m benchmarks --only trial
-
-One thread, as in a study; `benchmarks/trial_parts.py` trains and takes the times.
-"""
-
-import json
 import os
 import shutil
 import subprocess
@@ -14,9 +8,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-
-from benchmarks.timing import Row, compared
 
 ROOT = Path(__file__).parent.parent
 PREPARE = """
@@ -35,22 +26,6 @@ class Use:
 
     wall_s: float
     cpu_s: float
-
-
-def measure(quick: bool) -> list[Row]:
-    """Median CPU seconds of each part, relative to the whole."""
-    found: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="trial-") as folder:
-        (trial,) = new_trials(Path(folder) / "trials", 1)
-        for _ in range(1 if quick else 3):
-            clear(trial)
-            measured = Path(folder) / "parts.json"
-            use = run("-m", "benchmarks.trial_parts", str(trial), str(measured))
-            seconds = json.loads(measured.read_text())
-            rest = use.cpu_s - sum(seconds.values())
-            for part, each in {"all": use.cpu_s, **seconds, "start and end of the process": rest}.items():
-                found.setdefault(part, []).append(each)
-    return compared("small trial by itself, CPU", {part: median(each) for part, each in found.items()}, "s")
 
 
 def new_trials(folder: Path, seeds: int) -> list[Path]:
