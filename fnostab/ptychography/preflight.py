@@ -67,7 +67,7 @@ class Preflight:
     def described(self) -> str:
         """Number of networks that `measure` runs, as text."""
         n = len(self.measurable)
-        return f"{counted(n, 'network')}"
+        return counted(n, "network")
 
     @property
     def measurable(self) -> dict[str, TrialConfig]:
