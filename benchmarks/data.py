@@ -1,7 +1,6 @@
 """Time of simulating a data set, reading it from the cache, and evaluating a reconstruction.
 
 python -m benchmarks --only data
-python -m benchmarks.data           # sizes of the data sets, and scores of a constant output
 """
 
 import tempfile
@@ -14,8 +13,8 @@ from benchmarks.timing import Row, compared, in_turns, medians
 from fnostab.ptychography.data import prepare
 from fnostab.ptychography.data.grid_lines import simulate
 from fnostab.ptychography.physics.alignment import align
-from fnostab.ptychography.physics.evaluation import constant_scores, evaluate
-from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss, poisson_loss
+from fnostab.ptychography.physics.evaluation import evaluate
+from fnostab.ptychography.physics.losses import constant_output_loss, mae_loss
 from fnostab.ptychography.physics.scan import centre_crop, extract_patches, stitch
 from fnostab.ptychography.settings import DataConfig
 
@@ -50,27 +49,3 @@ def parts(config: DataConfig, folder: Path):
         "stitching": lambda: stitch(patches, split.positions, centre_crop(config.N, config.scan_stride_test)),
         "scores with SSIM": lambda: evaluate(align(stitched.image, stitched.cut(truth)), set_phi=True),
     }
-
-
-def main() -> None:
-    for name, config in CONFIGS.items():
-        data = simulate(config, seed=config.seed)
-        amplitudes = data.validation.amplitudes
-        mae = partial(mae_loss, mean_amplitude=data.mean_amplitude)
-        poisson = partial(poisson_loss, photon_scale=data.photon_scale, mean_count=data.mean_count)
-        constant = constant_scores(data.validation.objects[0], set_phi=True)
-        print(f"{name}: {len(data.train.amplitudes)} patterns to train on, {len(amplitudes)} to validate on")
-        print(f"  mean amplitude {data.mean_amplitude:.4f}, photon scale {data.photon_scale:.4g}")
-        print(
-            f"  mean count {data.mean_count:.5g}, largest count "
-            f"{data.photon_scale * float(data.train.amplitudes.max()) ** 2:.4g}"
-        )
-        print(
-            f"  constant output: mae {constant_output_loss(mae, data.probe, amplitudes):.4f}, "
-            f"poisson {constant_output_loss(poisson, data.probe, amplitudes):.4f}, "
-            f"ssim_amp {constant.ssim_amp:.3f}, ssim_phase {constant.ssim_phase:.3f}"
-        )
-
-
-if __name__ == "__main__":
-    main()

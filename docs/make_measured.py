@@ -10,12 +10,11 @@ same command goes on after an interruption. The scan is tests/data/siemens-star-
 import argparse
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from PIL import Image
 
+from docs.make_pictures import fnostab
 from fnostab.ptychography import metric_names
 from fnostab.record import names
 from fnostab.record.journal import read_journal
@@ -59,12 +58,6 @@ def main() -> None:
     keep(folder / "star.png", DOCS / "images" / "measured_scan.png")
     keep(best / "artifacts" / "reconstruction_0.png", DOCS / "images" / "measured_reconstruction.png")
     print(f"filled in {page}; the picture is of {best.name}")
-
-
-def fnostab(folder: Path, *arguments: str) -> str:
-    """Standard output of a command, which has to succeed."""
-    command = [sys.executable, "-m", "fnostab", *arguments]
-    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def read(journal: Path) -> tuple[dict[str, list[float]], str]:

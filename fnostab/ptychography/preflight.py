@@ -72,7 +72,8 @@ class Preflight:
     @property
     def measurable(self) -> dict[str, TrialConfig]:
         """One configuration for each distinct network that is known to fit."""
-        return _distinct(e.config for e in self.estimates.values() if e.size is not None and self.fits(e))
+        known = (e for e in self.estimates.values() if e.size is not None and self.fits(e))
+        return {network_key(estimate.config): estimate.config for estimate in known}
 
     def measure(self) -> None:
         """Measure the step time of every network that is known to fit."""
@@ -210,10 +211,6 @@ def _smaller(config: TrialConfig) -> list[dict[str, Any]]:
     widest = min(widest, model.max_hidden_channels or widest)
     caps = [model.hidden_channels << k for k in range(model.N.bit_length())]
     return [{"model.max_hidden_channels": cap} for cap in reversed(caps) if cap < widest]
-
-
-def _distinct(configs: Iterable[TrialConfig]) -> dict[str, TrialConfig]:
-    return {network_key(config): config for config in configs}
 
 
 def _bytes(n_bytes: int | None) -> str:

@@ -84,11 +84,6 @@ class Replay:
     focus: int
     device: str
 
-    @property
-    def fails(self) -> bool:
-        """Whether the replay failed."""
-        return self.outcome is not None
-
 
 def replay(
     failure: KeptFailure,
