@@ -59,10 +59,11 @@ def new(file: Path, program: bool) -> None:
         file.unlink()
         raise ConfigError(f"{file.stem!r} can't be the name of a study: letters, digits, dots, hyphens, _") from None
     if not program:
-        echo(f"wrote {file}: `fnostab studies show {quoted}`, `fnostab run {quoted}`")
+        echo(f"wrote {file}\n\nnext:\n  fnostab studies show {quoted}\n  fnostab run {quoted}")
         return
     _write(script, load(PROGRAM))
-    echo(f"wrote {file} and {script}: `fnostab train {quoted}` tries one trial, `fnostab run {quoted}` runs all")
+    echo(f"wrote {file} and {script}\n\nnext:")
+    echo(f"  fnostab train {quoted}    # one trial\n  fnostab run {quoted}    # all of them")
 
 
 def _write(file: Path, text: str) -> None:

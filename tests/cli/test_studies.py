@@ -26,7 +26,7 @@ def test_one_is_explained_by_what_its_arms_change(call):
 
 def test_a_new_one_can_be_run_as_it_is(call, workplace):
     status, out, _ = call("studies", "new", "mine.yaml")
-    assert (status, out.split(":")[0]) == (0, "wrote mine.yaml")
+    assert (status, out.splitlines()[0]) == (0, "wrote mine.yaml")
     study = load_study("mine.yaml", "small")
     assert study.file.name == "mine"
     assert list(study.arms) == ["control", "slow_0.001", "slow_0.003", "clipped"]
@@ -35,7 +35,7 @@ def test_a_new_one_can_be_run_as_it_is(call, workplace):
 
 def test_a_new_one_of_a_program_has_its_script_and_an_answer(call, workplace):
     status, out, _ = call("studies", "new", "mine.yaml", "--program")
-    assert (status, out.split(":")[0]) == (0, "wrote mine.yaml and mine.py")
+    assert (status, out.splitlines()[0]) == (0, "wrote mine.yaml and mine.py")
     status, out, err = call("run", "mine.yaml", "--decide")
     assert status == 0, err
     assert "clipped helps: 0 of 8 failed, 4 of 8 of control" in out

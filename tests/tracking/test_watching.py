@@ -142,6 +142,6 @@ def test_the_newest_experiment_is_the_one_whose_study_started_last(store, make_s
 def test_looking_makes_no_database(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(TrackingError, match=r"no tracking database at .*/mlflow.db: start a study"):
+    with pytest.raises(TrackingError, match=r"no tracking database at .*/mlflow.db: name it with --tracking-uri"):
         existing_store()
     assert list(tmp_path.iterdir()) == []

@@ -138,8 +138,8 @@ def existing_store(uri: str | None = None) -> Store:
     path = sqlite_file(name)
     if path is not None and not path.exists():
         raise TrackingError(
-            f"no tracking database at {path}: start a study with `fnostab run stage_a`, "
-            "or name its store with --tracking-uri"
+            f"no tracking database at {path}: name it with --tracking-uri, as in sqlite:///mlruns.db, "
+            "or run a study first (`fnostab run STUDY`)"
         )
     return open_store(uri)
 
