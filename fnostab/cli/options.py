@@ -47,13 +47,7 @@ CLUSTER = click.option(
 SEEDS = click.option(
     "--seeds", metavar="N|LIST", help="Number of seeds, or a list: 10, or 0,3,5.  [default: the study's]"
 )
-ARMS = click.option(
-    "--arms",
-    multiple=True,
-    callback=lambda _context, _option, given: ",".join(given),
-    metavar="LIST",
-    help="Only these arms, separated by commas.  [default: all]",
-)
+ARMS = click.option("--arms", metavar="LIST", help="Only these arms, separated by commas.  [default: all]")
 PROFILE = click.option(
     "--profile", default="auto", show_default=True, help="Size: full, small, or auto (full on a GPU)."
 )

@@ -119,7 +119,6 @@ def assert_refused(answer, pattern):
         (("decide", "--experiment", "a", "--table", "t.csv"), r"give one of --experiment, --table and --runs"),
         (("decide",), r"no study is recorded in sqlite:///"),
         (("report",), r"no study is recorded in sqlite:///"),
-        (("run", "stage_a", "--arms", "contrl", "--arms", "cure"), r"stage_a has no arm 'contrl'"),
     ],
 )
 def test_one_line_says_what_is_wrong(call, workplace, arguments, pattern):
